@@ -1,0 +1,54 @@
+# Every target but `clean` sets up what it needs. `make demo` and `make test` are all that a new user has to know.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup demo test check format soak bench cluster serve lock clean
+
+setup: .venv/ready
+
+# The lock holds the build backend too, so nothing is resolved or built in isolation.
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v[:2] == (3, 11) else f"Python 3.11 is needed, found {v.major}.{v.minor}: run make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/nightrank demo --home $(CURDIR)/.nightrank
+
+test: setup
+	$(BIN)/pytest -m "not soak"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+soak: setup
+	$(BIN)/pytest -m soak --timeout 1800
+
+bench: setup
+	$(BIN)/python benchmarks/top_k.py
+
+cluster: setup
+	@exec $(BIN)/nightrank cluster start
+
+serve: setup
+	@exec $(BIN)/nightrank serve
+
+# Only this target asks an index for versions; the lock names none.
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--universal --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf .venv .nightrank

@@ -1,0 +1,16 @@
+"""The whole night: sweep, train, score, publish; only what is not done yet.
+
+    ray job submit --working-dir . -- python jobs/nightly.py --config jobs/nightly.yaml
+
+Runs where the nodes have the dependencies but not nightrank itself. The last line of the log is one JSON object.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "platform"))
+
+from nightrank.cli import main
+
+if __name__ == "__main__":
+    main(["nightly", *sys.argv[1:]])

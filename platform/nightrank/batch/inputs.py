@@ -1,0 +1,78 @@
+"""A job's inputs: its files, a fingerprint of their content, and the interactions in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from nightrank.config.job import JobConfig
+from nightrank.config.locations import nightrank_home
+from nightrank.data.datasets import fetch
+from nightrank.data.events import event_files, read_events, read_items, weighted
+from nightrank.data.interactions import Interactions, from_events
+from nightrank.release.files import sha256_of
+
+DATASET_ITEMS = {"item": "item_id", "title": "title", "categories": "genres", "separator": "|"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """events: the files of the job's events. items: the item table, if any. fingerprint: of their content."""
+
+    events: Sequence[Path]
+    items: Path | None
+    fingerprint: str
+
+
+def find_inputs(job: JobConfig) -> Inputs:
+    """The job's files, fetched first where it names a known data set; reads them once for the fingerprint."""
+    if job.events.dataset is not None:
+        files = fetch(job.events.dataset, nightrank_home() / "data" / job.events.dataset)
+        events, items = [files.events], files.items
+    else:
+        assert job.events.path is not None  # noqa: S101  the settings hold one of the two
+        events = event_files(job.events.path)
+        items = None
+    if job.items is not None:
+        items = Path(job.items.path)
+    digest = hashlib.sha256()
+    for kind, paths in (("events", events), ("items", [] if items is None else [items])):
+        for content in sorted(sha256_of(path) for path in paths):
+            digest.update(f"{kind} {content}\n".encode())
+    return Inputs(events=events, items=items, fingerprint=digest.hexdigest())
+
+
+def load_interactions(job: JobConfig, inputs: Inputs) -> Interactions:
+    """Read, weight and combine the job's events."""
+    columns = job.events.columns
+    table = read_events(
+        inputs.events,
+        user=columns.user,
+        item=columns.item,
+        weight=columns.weight,
+        time=columns.time,
+        type=columns.type,
+    )
+    events = weighted(
+        table, type_weights=job.events.type_weights or None, half_life_days=job.events.half_life_days
+    )
+    return from_events(events, combine=job.events.combine, half_life_days=job.events.half_life_days)
+
+
+def load_items(job: JobConfig, inputs: Inputs) -> pa.Table | None:
+    """The item table (item, title, categories), or None where the job has none."""
+    if inputs.items is None:
+        return None
+    if job.items is None:
+        return read_items(inputs.items, **DATASET_ITEMS)
+    return read_items(
+        inputs.items,
+        item=job.events.columns.item,
+        title=job.items.title,
+        categories=job.items.categories,
+        separator=job.items.separator,
+    )

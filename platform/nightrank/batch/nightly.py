@@ -1,0 +1,81 @@
+"""The whole night, stage by stage, and its summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nightrank.batch.inputs import find_inputs
+from nightrank.batch.publish import in_service, publish
+from nightrank.batch.run import STAGES, Run, chosen_run, start_run
+from nightrank.batch.score import score
+from nightrank.batch.sweep import sweep
+from nightrank.batch.train import train
+from nightrank.config.cluster import ActorTable
+from nightrank.config.job import JobConfig
+from nightrank.release.store import open_store
+
+log = logging.getLogger("nightrank")
+
+Summary = dict[str, Any]
+
+
+def open_run(job: JobConfig, *, key: str | None = None) -> Run:
+    """The run of a job: the one that its inputs and settings name, or the one given."""
+    store = open_store(job.store)
+    inputs = find_inputs(job)
+    return start_run(store, job, inputs) if key is None else chosen_run(store, job, inputs, key=key)
+
+
+def nightly(job: JobConfig, actors: ActorTable, *, run_key: str | None = None) -> Summary:
+    """Every stage of the night that is not done yet; on a joined cluster."""
+    return run_stages(open_run(job, key=run_key), actors, stages=STAGES)
+
+
+def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str]) -> Summary:
+    """Run the given stages in order and sum up. A job that names its model has no sweep."""
+    work: dict[str, Callable[[], Any]] = {
+        "sweep": lambda: sweep(run, actors),
+        "train": lambda: train(run, actors),
+        "score": lambda: score(run, actors),
+        "publish": lambda: publish(run),
+    }
+    skipped = []
+    for stage in stages:
+        if stage == "sweep" and run.job.train.model is not None:
+            log.info("sweep: left out, the job names its model (%s)", run.job.train.model)
+            continue
+        if run.stage(stage) is not None:
+            skipped.append(stage)
+            log.info("%s: done before", stage)
+            continue
+        log.info("%s: started (run %s)", stage, run.key)
+        work[stage]()
+        log.info("%s: done", stage)
+    return summary(run, skipped=skipped)
+
+
+def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:
+    """What a run has come to, for the last line of its log."""
+    stages = {stage: run.stage(stage) for stage in STAGES}
+    trained, scored = stages["train"], stages["score"]
+    counts = {} if trained is None else {key: trained["model"][key] for key in ("users", "items", "pairs")}
+    if scored is not None:
+        counts["recommendations"] = scored["rows"]
+    metrics = {}
+    if stages["sweep"] is not None:
+        metrics[f"validation_{stages['sweep']['metric']}"] = stages["sweep"]["winner"]["value"]
+    if trained is not None:
+        metrics[f"test_{trained['quality']['metric']}"] = trained["quality"]["candidate"]
+        metrics["change"] = trained["quality"]["change"]
+    return {
+        "run": run.key,
+        "release": run.record.release if stages["publish"] is not None else None,
+        "in_service": in_service(run),
+        "recipe": None if trained is None else {k: trained["recipe"][k] for k in ("family", "params")},
+        "metrics": metrics,
+        "counts": counts,
+        "seconds": {stage: done["seconds"] for stage, done in stages.items() if done is not None},
+        "skipped": list(skipped),
+    }

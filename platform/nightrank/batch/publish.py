@@ -1,0 +1,183 @@
+"""The publish stage: the remaining files, the structure gate, the manifest, and last the CURRENT pointer."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+from datetime import UTC, datetime
+from typing import Any
+
+import implicit
+import numpy as np
+import pyarrow as pa
+import ray
+import scipy
+
+import nightrank
+from nightrank.batch.inputs import load_items
+from nightrank.batch.popular import popular_batch
+from nightrank.batch.run import Run
+from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unit_files
+from nightrank.data.ids import STRING, Ids
+from nightrank.errors import GateRefused, ReleaseError
+from nightrank.quality.gates import structure_gate
+from nightrank.release.files import FileRecord, open_array, record_of
+from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
+from nightrank.release.model_files import ModelFiles, open_model
+from nightrank.release.publish import move_current, published, write_release
+from nightrank.release.store import replacing
+from nightrank.release.tables import id_type, popular_schema, write_table
+
+log = logging.getLogger("nightrank.publish")
+
+
+def publish(run: Run) -> dict[str, Any]:
+    """Complete the release, judge its structure, write its manifest and put it in service.
+
+    A run that was published stays so: a rerun moves nothing, also not back after somebody activated another
+    release. Raises GateRefused before the manifest is written, StoreConflict where CURRENT was moved since
+    the run began; the release then exists but is not in service.
+    """
+    done = run.stage("publish")
+    if done is not None:
+        return done
+    scored = run.finished("score")
+    with run.recording("publish") as outcome:
+        if run.record.release not in published(run.store):
+            write_release(run.store, _assemble(run, scored))
+        before = None if run.record.in_service is None else run.record.in_service.release
+        move_current(run.store, run.record.release, expected=before)
+        outcome["before"] = before
+        log.info("release %s is in service", run.record.release)
+    return outcome
+
+
+def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
+    model = open_model(run.path("model"))
+    units = list(all_units(model))
+    files: dict[str, FileRecord] = {}
+    for unit in units:
+        record = run.get_json(record_name(unit))
+        if record is None:
+            raise ReleaseError(f"run {run.key} has no record {record_name(unit)}; run the score stage again")
+        files |= {name: FileRecord(**value) for name, value in record["files"].items()}
+    decision = _structure(run, model, units, scored)
+    if not decision["passed"]:
+        raise GateRefused(
+            f"the structure gate refused release {run.record.release}: {'; '.join(decision['problems'])}. "
+            "What is in service stays"
+        )
+    _drop_strangers(run, set(files))
+    files |= _copy_model(run, model) | _write_items(run, model)
+    trained = run.finished("train")
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        release=run.record.release,
+        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        run_key=run.key,
+        family=model.card.family,
+        params=model.card.params,
+        seed=model.card.seed,
+        model_hash=model.card.model_hash,
+        data_fingerprint=run.record.data_fingerprint,
+        config_hash=run.record.config_hash,
+        exclude_seen=run.job.score.exclude_seen,
+        k=run.job.score.k,
+        similar_items_k=run.job.score.similar_items_k,
+        metrics={trained["quality"]["metric"]: trained["quality"]["candidate"]},
+        gates={"quality": trained["quality"], "structure": decision},
+        counts={
+            "users": model.card.n_users,
+            "items": model.card.n_items,
+            "pairs": model.card.n_pairs,
+            "recommendations": scored["rows"],
+            "buckets": model.card.n_buckets,
+        },
+        versions=_versions(),
+        files=dict(sorted(files.items())),
+    )
+
+
+def _structure(
+    run: Run, model: ModelFiles, units: list[dict[str, Any]], scored: dict[str, Any]
+) -> dict[str, Any]:
+    recommended = np.zeros(model.card.n_items, dtype=bool)
+    for unit in units:
+        if unit["table"] == RECOMMENDATIONS:
+            path = run.store.path(release_key(run.record.release, unit_files(unit)[1]))
+            rows = np.unique(open_array(path, dtype="int32", n_dims=2))
+            recommended[rows[rows >= 0]] = True
+    return structure_gate(
+        users=scored["users"],
+        expected_users=model.card.n_users,
+        rows=scored["rows"],
+        empty_users=scored["empty_users"],
+        distinct_items=int(recommended.sum()),
+        n_items=model.card.n_items,
+        min_coverage=run.job.gate.min_coverage,
+    ).as_dict()
+
+
+def _drop_strangers(run: Run, known: set[str]) -> None:
+    """Remove what a killed writer left in a release folder that nobody can see yet."""
+    folder = run.store.path(release_key(run.record.release))
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in known:
+            path.unlink()
+
+
+def _copy_model(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
+    records = {}
+    for name in [*model.card.files, "model.json"]:
+        target = run.store.path(release_key(run.record.release, f"arrays/{name}"))
+        with replacing(target) as temporary:
+            shutil.copyfile(model.folder / name, temporary)
+        records[f"arrays/{name}"] = record_of(target)
+    return records
+
+
+def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
+    """popular.parquet always; items.parquet and the titles of the service where the job has an item table."""
+    folder = run.store.path(release_key(run.record.release))
+    metadata = {"nightrank.run_key": run.key, "nightrank.model_hash": model.card.model_hash}
+    items = load_items(run.job, run.inputs)
+    schema = popular_schema(model.card.item_id_type)
+    batch = popular_batch(model, items, k=run.job.score.k, schema=schema)
+    records = {
+        "popular.parquet": write_table(folder / "popular.parquet", [batch], schema=schema, metadata=metadata)
+    }
+    if items is None:
+        return records
+    kind = id_type(model.card.item_id_type)
+    columns = {"item_id": items["item"].cast(kind)}
+    columns |= {name: items[name] for name in ("title", "categories") if name in items.column_names}
+    table = pa.table(columns).sort_by("item_id").combine_chunks()
+    records["items.parquet"] = write_table(
+        folder / "items.parquet", table.to_batches(), schema=table.schema, metadata=metadata
+    )
+    if "title" in columns:
+        rows = model.item_ids.rows_of(items["item"])
+        titles = np.full(model.card.n_items, "", dtype=object)
+        titles[rows[rows >= 0]] = items["title"].fill_null("").to_numpy()[rows >= 0]
+        Ids(pa.array(titles, STRING)).save(folder / "arrays", "titles")
+        for name in ("arrays/titles.offsets.npy", "arrays/titles.bytes.npy"):
+            records[name] = record_of(folder / name)
+    return records
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "nightrank": nightrank.__version__,
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "pyarrow": pa.__version__,
+        "implicit": implicit.__version__,
+    }
+
+
+def in_service(run: Run) -> str | None:
+    """The release that CURRENT names now."""
+    return current(run.store)[0]

@@ -1,0 +1,232 @@
+"""The score stage: Ray Data sends buckets through a pool of actors, each writing whole files.
+
+The unit of work is one bucket of users, or one part of the catalogue for similar items. A unit's files are put
+in place in one step each, its record after them; a rerun skips units that are recorded and whose files are
+intact. The driver sees records only, never rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from nightrank.batch.run import Run
+from nightrank.cluster.session import options, threads
+from nightrank.config.cluster import ActorSpec, ActorTable
+from nightrank.ranking import ItemIndex, TopK
+from nightrank.ranking.ranker import Ranker, chunks
+from nightrank.ranking.similar import SimilarItems
+from nightrank.release.files import part_name, record_of, sha256_of
+from nightrank.release.manifest import release_key
+from nightrank.release.model_files import ModelFiles, open_model
+from nightrank.release.reader import item_parts, list_array_names
+from nightrank.release.store import open_store, replacing
+from nightrank.release.tables import list_rows, recommendations_schema, similar_items_schema, write_table
+
+log = logging.getLogger("nightrank.score")
+
+RECOMMENDATIONS, SIMILAR = "recommendations", "similar_items"
+Unit = dict[str, Any]
+
+
+def score(run: Run, actors: ActorTable) -> dict[str, Any]:
+    """Write every unit that is not there yet into the run's release folder; return counts."""
+    done = run.stage("score")
+    if done is not None:
+        return done
+    run.finished("train")
+    with run.recording("score") as outcome:
+        units = list(all_units(open_model(run.path("model"))))
+        missing = [unit for unit in units if not _intact(run, unit)]
+        if len(missing) < len(units):
+            log.info("%d of %d parts are there already", len(units) - len(missing), len(units))
+        if missing:
+            _score(run, missing, spec=actors.scorer)
+        records = [run.get_json(record_name(unit)) for unit in units if unit["table"] == RECOMMENDATIONS]
+        for count in ("users", "rows", "empty_users"):
+            outcome[count] = sum(record[count] for record in records)
+    return outcome
+
+
+def all_units(model: ModelFiles) -> Iterator[Unit]:
+    """Every bucket of users and every part of the items that holds anything, with its bounds."""
+    bounds = {RECOMMENDATIONS: model.bucket_offsets, SIMILAR: item_parts(model.card.n_items)}
+    for table, offsets in bounds.items():
+        for part in range(len(offsets) - 1):
+            yield {
+                "table": table,
+                "part": part,
+                "n_parts": len(offsets) - 1,
+                "start": int(offsets[part]),
+                "stop": int(offsets[part + 1]),
+            }
+
+
+def record_name(unit: Unit) -> str:
+    """The key of a unit's record in its run."""
+    return f"buckets/{unit['table']}-{part_name(unit['part'], unit['n_parts'])}.json"
+
+
+def unit_files(unit: Unit) -> tuple[str, str, str]:
+    """The files of a unit in the release: Parquet, item rows, scores."""
+    name = part_name(unit["part"], unit["n_parts"])
+    return (
+        f"{unit['table']}/part-{name}.parquet",
+        *list_array_names(unit["table"], unit["part"], unit["n_parts"]),
+    )
+
+
+def _intact(run: Run, unit: Unit) -> bool:
+    record = run.get_json(record_name(unit))
+    if record is None:
+        return False
+    paths = {name: run.store.path(release_key(run.record.release, name)) for name in record["files"]}
+    return all(
+        paths[name].is_file() and sha256_of(paths[name]) == expected["sha256"]
+        for name, expected in record["files"].items()
+    )
+
+
+def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    pool = ActorPoolStrategy(
+        min_size=min(spec.min_count, len(units)), max_size=min(spec.max_count, len(units))
+    )
+    results = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
+        ScoreUnits,
+        batch_size=1,
+        compute=pool,
+        fn_constructor_kwargs={
+            "store": run.store.url,
+            "run": run.name(""),
+            "run_key": run.key,
+            "release": run.record.release,
+            "settings": run.job.score.model_dump(),
+            "metric": f"{run.job.objective.metric}@{run.job.objective.k}",
+            "n_threads": threads(spec),
+        },
+        **options(spec),
+    )
+    users, started = 0, time.monotonic()
+    for done, result in enumerate(results.iter_rows(), start=1):
+        users += result["users"]
+        elapsed = time.monotonic() - started
+        left = elapsed / done * (len(units) - done)
+        log.info(
+            "part %d/%d, %d users, %.0f users/s, %.0f s left", done, len(units), users, users / elapsed, left
+        )
+
+
+class ScoreUnits:
+    """One actor of the pool: the model by memory map, the index prepared once."""
+
+    def __init__(
+        self,
+        *,
+        store: str,
+        run: str,
+        run_key: str,
+        release: str,
+        settings: dict[str, Any],
+        metric: str,
+        n_threads: int,
+    ) -> None:
+        self.store, self.run, self.release = open_store(store), run, release
+        self.model = open_model(self.store.path(f"{run}model"))
+        self.settings, self.n_threads = settings, n_threads
+        card = self.model.card
+        self.metadata = {
+            "nightrank.run_key": run_key,
+            "nightrank.model_hash": card.model_hash,
+            "nightrank.family": card.family,
+            "nightrank.metric": metric,
+        }
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Score the units of a batch (one) and say how many users they held."""
+        keys = ("table", "part", "n_parts", "start", "stop")
+        units = [
+            dict(zip(keys, values, strict=True)) for values in zip(*(batch[key] for key in keys), strict=True)
+        ]
+        return {"users": np.array([self.write(unit) for unit in units])}
+
+    def write(self, unit: Unit) -> int:
+        """Write a unit's files, then its record; returns the number of users in it."""
+        unit = {key: value if isinstance(value, str) else int(value) for key, value in unit.items()}
+        lists = list(self._lists(unit))
+        table, items, scores = (release_key(self.release, name) for name in unit_files(unit))
+        files = {unit_files(unit)[0]: self._write_table(table, unit, lists)}
+        for key, name, arrays in (
+            (items, unit_files(unit)[1], [topk.item_rows for _, topk in lists]),
+            (scores, unit_files(unit)[2], [topk.scores for _, topk in lists]),
+        ):
+            with replacing(self.store.path(key)) as temporary, temporary.open("wb") as file:
+                np.save(file, np.concatenate(arrays))
+            files[name] = record_of(self.store.path(key)).model_dump()
+        counts = np.concatenate([topk.counts for _, topk in lists])
+        users = int(unit["stop"] - unit["start"]) if unit["table"] == RECOMMENDATIONS else 0
+        record = {
+            "files": files,
+            "users": users,
+            "rows": int(counts.sum()),
+            "empty_users": self._unduly_empty(unit, counts),
+        }
+        self.store.put(
+            f"{self.run}{record_name(unit)}", json.dumps(record, indent=1, sort_keys=True).encode()
+        )
+        return users
+
+    def _write_table(self, key: str, unit: Unit, lists: list[tuple[int, TopK]]) -> dict[str, Any]:
+        card = self.model.card
+        recommendations = unit["table"] == RECOMMENDATIONS
+        owners = self.model.user_ids if recommendations else self.model.item_ids
+        schema = (
+            recommendations_schema(card.user_id_type, card.item_id_type)
+            if recommendations
+            else similar_items_schema(card.item_id_type)
+        )
+        batches = (
+            list_rows(
+                topk,
+                owners=owners.take(np.arange(start, start + len(topk.counts))),
+                item_ids=self.model.item_ids,
+                schema=schema,
+            )
+            for start, topk in lists
+        )
+        return write_table(self.store.path(key), batches, schema=schema, metadata=self.metadata).model_dump()
+
+    def _lists(self, unit: Unit) -> Iterator[tuple[int, TopK]]:
+        rows = slice(unit["start"], unit["stop"])
+        if unit["table"] == RECOMMENDATIONS:
+            return chunks(self._recommender.rank, rows, self.settings["k"])
+        return chunks(self._similar.rank, rows, self.settings["similar_items_k"])
+
+    def _unduly_empty(self, unit: Unit, counts: np.ndarray[Any, Any]) -> int:
+        """Users with an empty list although there is something that they have not seen."""
+        if unit["table"] != RECOMMENDATIONS or not self.settings["exclude_seen"]:
+            return int((counts == 0).sum()) if unit["table"] == RECOMMENDATIONS else 0
+        seen = np.diff(self.model.seen.indptr[unit["start"] : unit["stop"] + 1])
+        return int(((counts == 0) & (seen < self.model.card.n_items)).sum())
+
+    @cached_property
+    def _recommender(self) -> Ranker:
+        return Ranker(
+            index=ItemIndex(self.model.item_vectors, self.model.item_bias, threads=self.n_threads),
+            user_vectors=self.model.user_vectors,
+            seen=self.model.seen if self.settings["exclude_seen"] else None,
+        )
+
+    @cached_property
+    def _similar(self) -> SimilarItems:
+        return SimilarItems(self.model.item_vectors, threads=self.n_threads)

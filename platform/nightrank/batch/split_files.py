@@ -1,0 +1,51 @@
+"""A split as memory-mapped files, so that all trials of a node share one copy in the page cache.
+
+Arrays are mapped copy-on-write: `implicit` refuses read-only input, and nothing that it writes reaches the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from nightrank.data.ids import ids_from_arrays
+from nightrank.data.interactions import Interactions
+from nightrank.data.splits import Split
+from nightrank.release.store import replacing
+
+DONE = "complete"
+
+
+def save_split(folder: Path, split: Split) -> None:
+    """Write train's matrix and the truth; `complete` comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, matrix in (("train", split.train.user_items), ("truth", split.truth)):
+        np.save(folder / f"{name}_weights.npy", matrix.data)
+        np.save(folder / f"{name}_items.npy", matrix.indices)
+        np.save(folder / f"{name}_offsets.npy", matrix.indptr)
+        np.save(folder / f"{name}_shape.npy", np.array(matrix.shape, dtype=np.int64))
+    with replacing(folder / DONE) as temporary:
+        temporary.write_text(f"{split.n_unknown_users}\n")
+
+
+def open_split(folder: Path) -> Split:
+    """The split without times; its ids are the row numbers, since a trial needs no others."""
+    matrices = {}
+    for name in ("train", "truth"):
+        data, indices, indptr = (
+            np.load(folder / f"{name}_{part}.npy", mmap_mode="c", allow_pickle=False)
+            for part in ("weights", "items", "offsets")
+        )
+        shape = np.load(folder / f"{name}_shape.npy", allow_pickle=False)
+        matrices[name] = csr_matrix((data, indices, indptr), shape=(int(shape[0]), int(shape[1])))
+    n_users, n_items = matrices["train"].shape
+    train = Interactions(
+        user_ids=ids_from_arrays([np.arange(n_users, dtype=np.int64)]),
+        item_ids=ids_from_arrays([np.arange(n_items, dtype=np.int64)]),
+        user_items=matrices["train"],
+        times=None,
+    )
+    unknown = int((folder / DONE).read_text())
+    return Split(train=train, truth=matrices["truth"], n_unknown_users=unknown)

@@ -1,0 +1,112 @@
+"""The train stage: the quality gate on tonight's test split, then the fit on all events.
+
+Recipes are compared, not published vectors: candidate and baseline are both fitted on the same train split
+and ranked against the same truth, user by user.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from nightrank.batch.inputs import Inputs, load_interactions
+from nightrank.batch.run import Recipe, Run
+from nightrank.batch.trials import BASELINE
+from nightrank.cluster.session import run_task, threads
+from nightrank.config.cluster import ActorTable
+from nightrank.config.job import JobConfig
+from nightrank.data.splits import split
+from nightrank.errors import GateRefused
+from nightrank.models import fit
+from nightrank.quality.evaluation import per_user, relevant_truth
+from nightrank.quality.gates import quality_gate
+from nightrank.release.model_files import default_buckets, save_model
+
+log = logging.getLogger("nightrank.train")
+
+
+def train(run: Run, actors: ActorTable) -> dict[str, Any]:
+    """Judge the recipe, then fit it on all events and save the model in the run.
+
+    Raises GateRefused, after gate.json was written and before anything is scored.
+    """
+    done = run.stage("train")
+    if done is not None:
+        return done
+    with run.recording("train") as outcome:
+        recipe = chosen_recipe(run)
+        baseline = run.record.in_service or Recipe(family=BASELINE, params={})
+        n_threads = threads(actors.trainer)
+        log.info("gate: %s %s against %s %s", recipe.family, recipe.params, baseline.family, baseline.params)
+        decision = run_task(_judge, run.job, run.inputs, recipe, baseline, n_threads, spec=actors.trainer)
+        run.put_json("gate.json", decision)
+        if not decision["passed"]:
+            raise GateRefused(_refusal(decision))
+        outcome["quality"] = decision
+        outcome["recipe"] = recipe.model_dump()
+        log.info("fitting %s on all events", recipe.family)
+        outcome["model"] = run_task(
+            _fit_all, run.job, run.inputs, recipe, str(run.path("model")), n_threads, spec=actors.trainer
+        )
+    return outcome
+
+
+def chosen_recipe(run: Run) -> Recipe:
+    """The model that the job names, or the sweep's winner."""
+    if run.job.train.model is not None:
+        return Recipe(family=run.job.train.model, params=run.job.train.params)
+    best = run.finished("sweep")["winner"]
+    return Recipe(family=best["family"], params=best["params"])
+
+
+def _judge(
+    job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
+) -> dict[str, Any]:
+    tonight = split(load_interactions(job, inputs), kind=job.split.kind, n=job.split.n, seed=job.seed)
+    truth = relevant_truth(tonight, job.objective.rule)
+    values = []
+    for one in (recipe, baseline):
+        model = fit(one.family, tonight.train, params=one.params, seed=job.seed, threads=n_threads)
+        values.append(
+            per_user(
+                model,
+                tonight,
+                metric=job.objective.metric,
+                k=job.objective.k,
+                truth=truth,
+                threads=n_threads,
+            )
+        )
+    return quality_gate(
+        *values,
+        metric=f"{job.objective.metric}@{job.objective.k}",
+        min_change=job.gate.min_change,
+        baseline_recipe=baseline.model_dump(),
+    ).as_dict() | {"unknown_users": tonight.n_unknown_users}
+
+
+def _refusal(decision: dict[str, Any]) -> str:
+    baseline = decision["baseline_recipe"]
+    where = "in service" if baseline["release"] else "the baseline"
+    return (
+        f"the quality gate refused: {decision['metric']} is {decision['candidate']:.4f} on {decision['n_users']} "
+        f"users, {baseline['family']} ({where}) has {decision['baseline']:.4f}; the mean paired difference is "
+        f"{decision['change']:+.4f} and gate.min_change asks for at least {decision['min_change']:+.4f}. "
+        "What is in service stays; look at the leaderboard, widen the sweep, or change gate.min_change"
+    )
+
+
+def _fit_all(job: JobConfig, inputs: Inputs, recipe: Recipe, folder: str, n_threads: int) -> dict[str, Any]:
+    interactions = load_interactions(job, inputs)
+    model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=n_threads)
+    buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
+    card = save_model(Path(folder), model, interactions, n_buckets=buckets, seed=job.seed)
+    return {
+        "users": card.n_users,
+        "items": card.n_items,
+        "pairs": card.n_pairs,
+        "zero_pairs_dropped": interactions.n_zero_pairs,
+        "buckets": card.n_buckets,
+        "model_hash": card.model_hash,
+    }

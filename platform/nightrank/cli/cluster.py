@@ -1,0 +1,44 @@
+"""cluster check, and the local cluster behind `make cluster`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nightrank.cli.options import ClusterFile
+from nightrank.cluster.check import check
+from nightrank.cluster.local import run_foreground
+from nightrank.config.cluster import load_cluster
+from nightrank.config.locations import nightrank_home
+from nightrank.config.service import service_resources_equal
+from nightrank.errors import SettingsError
+from nightrank.service.serve_config import load_serve_config
+
+app = typer.Typer(help="The Ray cluster.", no_args_is_help=True)
+
+ServeFile = Annotated[
+    Path | None, typer.Option("--serve-config", help="Default: ./serve_config.yaml, then the package's copy.")
+]
+
+
+@app.command("check")
+def check_command(cluster: ClusterFile = None, serve_config: ServeFile = None) -> None:
+    """Do cluster.yaml and serve_config.yaml agree, and can the live cluster hold what they ask for?"""
+    actors = load_cluster(cluster)
+    differences = service_resources_equal(actors, load_serve_config(serve_config))
+    if differences:
+        raise SettingsError("\n".join(differences))
+    typer.echo("ok      serve_config.yaml asks for what cluster.yaml declares for the service")
+    for line in check(actors):
+        typer.echo(line)
+
+
+@app.command("start")
+def start_command(
+    http_port: Annotated[int, typer.Option(help="Preferred port of the service.")] = 8000,
+    dashboard_port: Annotated[int, typer.Option(help="Preferred port of dashboard and jobs.")] = 8265,
+) -> None:
+    """A local cluster in the foreground, as production starts one; Ctrl-C stops what it started."""
+    run_foreground(home=nightrank_home(), http_port=http_port, dashboard_port=dashboard_port)

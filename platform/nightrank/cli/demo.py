@@ -1,0 +1,113 @@
+"""The demonstration behind `make demo`: the whole product on MovieLens 100K, on this machine, in minutes.
+
+Everything is kept in one folder; the cluster that it starts is stopped at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import urllib.request
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+
+from nightrank.batch.nightly import open_run, run_stages, summary
+from nightrank.batch.run import Run
+from nightrank.cli.releases import item_lines
+from nightrank.cluster.local import LocalCluster, applied_env, local_cluster
+from nightrank.cluster.session import joined
+from nightrank.config.cluster import load_cluster
+from nightrank.config.job import load_job
+from nightrank.release.manifest import release_key
+from nightrank.service.deploy import deploy
+from nightrank.service.serve_config import load_serve_config
+
+log = logging.getLogger("nightrank")
+
+USER = "42"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command; hidden, since `make demo` is how it is meant to be called."""
+    app.command("demo", hidden=True, help="The whole product on MovieLens 100K.")(demo)
+
+
+def demo(
+    home: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path(".nightrank"),
+    config: Annotated[Path, typer.Option(help="The job file.")] = Path("jobs/nightly.yaml"),
+) -> None:
+    """Fetch, sweep, train, score, publish, serve, ask; then stop what was started."""
+    home = home.absolute()
+    os.environ["NIGHTRANK_HOME"] = str(home)
+    os.environ.pop("RAY_ADDRESS", None)  # a demonstration never uses somebody's cluster
+    job, actors = load_job(config), load_cluster()
+    run = open_run(job)
+    with local_cluster(home=home) as cluster, applied_env(cluster):
+        log.info("local Ray: dashboard %s, ingress %s", cluster.dashboard_url, cluster.ingress)
+        with joined(cluster.address):
+            run_stages(run, actors, stages=("sweep",))
+            _print_leaderboard(run)
+            done = run_stages(run, actors, stages=("train", "score", "publish"))
+        _print_gate(run)
+        _ask(cluster, store=run.store.url)
+    _print_end(run, done)
+
+
+def _heading(text: str) -> None:
+    typer.echo(f"\n{text}")
+
+
+def _print_leaderboard(run: Run) -> None:
+    rows = pq.read_table(run.path("leaderboard.parquet")).to_pylist()
+    _heading(f"Leaderboard: {rows[0]['metric']} on the validation split")
+    for row in rows:
+        value = f"failed: {row['reason']}" if row["value"] is None else f"{row['value']:.4f}"
+        params = "  ".join(f"{name}={value}" for name, value in json.loads(row["params"]).items())
+        seconds = "" if row["fit_s"] is None else f"{row['fit_s']:6.2f} s"
+        typer.echo(f"{row['rank']:4d}  {value}  {seconds}  {row['family']:<10}  {params}".rstrip())
+
+
+def _print_gate(run: Run) -> None:
+    gate = run.get_json("gate.json")
+    baseline = gate["baseline_recipe"]
+    _heading("Quality gate, on the test split that no trial saw")
+    typer.echo(
+        f"  {gate['metric']} {gate['candidate']:.4f} against {gate['baseline']:.4f} of {baseline['family']}: mean "
+        f"paired difference {gate['change']:+.4f} on {gate['n_users']} users, at least {gate['min_change']:+.4f} "
+        f"asked for: {'passed' if gate['passed'] else 'refused'}"
+    )
+
+
+def _ask(cluster: LocalCluster, *, store: str) -> None:
+    url = deploy(
+        load_serve_config(), dashboard_url=cluster.dashboard_url, port=cluster.http_port, store=store
+    )
+    _heading(f"The service on {url} ({cluster.ingress})")
+    history = _get(f"{url}/v1/users/{USER}/history?k=10")
+    _heading(f"User {USER}: history, strongest first  (GET /v1/users/{USER}/history?k=10)")
+    for line in item_lines(history["items"]):
+        typer.echo(line)
+    answer = _get(f"{url}/v1/users/{USER}/recommendations?k=10")
+    _heading(f"User {USER}: top 10  (GET /v1/users/{USER}/recommendations?k=10)")
+    for line in item_lines(answer["items"]):
+        typer.echo(line)
+    typer.echo(f"  source {answer['source']}, release {answer['release']}")
+
+
+def _get(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  our own http URL
+        body: dict[str, Any] = json.load(answer)
+    return body
+
+
+def _print_end(run: Run, done: dict[str, Any]) -> None:
+    done = summary(run, skipped=done["skipped"])
+    folder = run.store.path(release_key(run.record.release, "recommendations"))
+    _heading(f"Parquet: {done['counts']['recommendations']} rows in {folder}")
+    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in done["seconds"].items())
+    again = f" (done before: {', '.join(done['skipped'])})" if done["skipped"] else ""
+    typer.echo(f"Seconds: {seconds}{again}")

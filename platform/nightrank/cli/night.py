@@ -1,0 +1,74 @@
+"""nightly and its stages: on the cluster of RAY_ADDRESS, else on a local one of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nightrank.batch.nightly import open_run, run_stages
+from nightrank.batch.run import STAGES
+from nightrank.cli.options import ClusterFile, Config, Overrides, RunKey
+from nightrank.cluster.local import applied_env, local_cluster
+from nightrank.cluster.session import inside_job, joined
+from nightrank.config.cluster import load_cluster
+from nightrank.config.job import load_job
+from nightrank.config.locations import nightrank_home
+
+log = logging.getLogger("nightrank")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    helps = {
+        "nightly": "Every stage of the night that is not done yet: sweep, train, score, publish.",
+        "sweep": "Try hyperparameters on Ray Tune; write the leaderboard.",
+        "train": "Judge the winner against the recipe in service, then fit it on all events.",
+        "score": "Write every user's top-k to Parquet with Ray Data.",
+        "publish": "Judge the structure, write the manifest, move CURRENT.",
+    }
+    for name, text in helps.items():
+        app.command(name, help=text)(_command(STAGES if name == "nightly" else (name,)))
+
+
+def _command(stages: Sequence[str]) -> Any:
+    def command(
+        config: Config, set: Overrides = None, run: RunKey = None, cluster: ClusterFile = None
+    ) -> None:
+        typer.echo(json.dumps(run_night(config, stages, overrides=set or (), run_key=run, cluster=cluster)))
+
+    return command
+
+
+def run_night(
+    config: Path,
+    stages: Sequence[str] = STAGES,
+    *,
+    overrides: Sequence[str] = (),
+    run_key: str | None = None,
+    cluster: Path | None = None,
+) -> dict[str, Any]:
+    """Run stages of a job and return its summary; what jobs/ and the commands call."""
+    job = load_job(config, overrides=overrides, inside_job=inside_job())
+    actors = load_cluster(cluster)
+    run = open_run(job, key=run_key)
+    with some_cluster():
+        return run_stages(run, actors, stages=stages)
+
+
+@contextlib.contextmanager
+def some_cluster() -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS; where none is named, start a local one and stop it at the end."""
+    if os.environ.get("RAY_ADDRESS"):
+        with joined():
+            yield
+        return
+    log.info("RAY_ADDRESS is not set: starting a local Ray for this command")
+    with local_cluster(home=nightrank_home()) as cluster, applied_env(cluster), joined(cluster.address):
+        yield

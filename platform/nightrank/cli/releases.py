@@ -1,0 +1,114 @@
+"""releases list | show | verify | activate, and recommend, similar: what a store holds, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from nightrank.cli.options import Json, MaybeConfig, StoreUrl, chosen_store
+from nightrank.errors import DataError
+from nightrank.release import open_release
+from nightrank.release.manifest import current, read_manifest
+from nightrank.release.publish import activate, published, verify
+from nightrank.service import answers
+
+app = typer.Typer(help="Published releases.", no_args_is_help=True)
+
+ReleaseId = Annotated[str | None, typer.Argument(help="A release id; default: the one in service.")]
+Count = Annotated[int, typer.Option("-k", min=1, help="How many.")]
+
+
+@app.command("list")
+def list_command(config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False) -> None:
+    """All releases, oldest first; * is in service."""
+    chosen = chosen_store(config, store)
+    in_service, _ = current(chosen)
+    manifests = [read_manifest(chosen, release_id) for release_id in published(chosen)]
+    if as_json:
+        fields = {"release", "created", "run_key", "family", "params", "metrics", "counts"}
+        listed = [one.model_dump(include=fields) for one in manifests]
+        typer.echo(json.dumps({"current": in_service, "releases": listed}))
+        return
+    for one in manifests:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items())
+        mark = "*" if one.release == in_service else " "
+        typer.echo(f"{mark} {one.release}  {one.family}  {metrics}  {one.counts['users']} users")
+    if not manifests:
+        typer.echo(f"nothing is published in {chosen.url}", err=True)
+
+
+@app.command("show")
+def show_command(release: ReleaseId = None, config: MaybeConfig = None, store: StoreUrl = None) -> None:
+    """The manifest of a release, as JSON."""
+    chosen = chosen_store(config, store)
+    typer.echo(open_release(chosen, release).manifest.model_dump_json(indent=1))
+
+
+@app.command("verify")
+def verify_command(release: ReleaseId = None, config: MaybeConfig = None, store: StoreUrl = None) -> None:
+    """Re-read every file of a release against its manifest; exit code 1 where anything differs."""
+    chosen = chosen_store(config, store)
+    release_id = release if release is not None else open_release(chosen).id
+    manifest = verify(chosen, release_id)
+    typer.echo(f"{release_id}: {len(manifest.files)} files, all as the manifest says")
+
+
+@app.command("activate")
+def activate_command(
+    release: Annotated[str, typer.Argument(help="A release id.")],
+    config: MaybeConfig = None,
+    store: StoreUrl = None,
+) -> None:
+    """Verify a release and put it in service; services that follow CURRENT change within seconds."""
+    before = activate(chosen_store(config, store), release)
+    typer.echo(f"in service: {release} (before: {before or 'nothing'})")
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands that ask the release in service."""
+    root.command("recommend", help="A user's stored top k, from the release in service.")(_recommend)
+    root.command("similar", help="The items closest to one, from the release in service.")(_similar)
+
+
+def _recommend(
+    user: str, k: Count = 10, config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False
+) -> None:
+    release = open_release(chosen_store(config, store))
+    _print(_asked(answers.recommendations, release, user, k=k), as_json=as_json)
+
+
+def _similar(
+    item: str, k: Count = 10, config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False
+) -> None:
+    release = open_release(chosen_store(config, store))
+    _print(_asked(answers.similar, release, item, k=k), as_json=as_json)
+
+
+def _asked(question: Any, *args: Any, **options: Any) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = question(*args, **options)
+    except answers.RequestError as error:
+        raise DataError(str(error)) from None
+    return answer
+
+
+def _print(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    source = f", {answer['source']}" if "source" in answer else ""
+    typer.echo(f"release {answer['release']}{source}")
+    for line in item_lines(answer["items"]):
+        typer.echo(line)
+
+
+def item_lines(items: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per item: rank, score or weight, id and title."""
+    lines = []
+    for place, item in enumerate(items, start=1):
+        value = item["score"] if "score" in item else item["weight"]
+        lines.append(f"{place:4d}  {value:8.4f}  {item['item_id']!s:>8}  {item.get('title', '')}".rstrip())
+    return lines

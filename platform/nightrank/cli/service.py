@@ -1,0 +1,53 @@
+"""serve: the service on the release in service, in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+from nightrank.cli.options import MaybeConfig, StoreUrl, chosen_store
+from nightrank.cluster.local import applied_env, local_cluster
+from nightrank.config.locations import nightrank_home
+from nightrank.service.deploy import deploy
+from nightrank.service.serve_config import load_serve_config
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("serve", help="The HTTP service in the foreground; Ctrl-C stops what it started.")(_serve)
+
+
+def _serve(
+    port: Annotated[int | None, typer.Option(help="Default: as in serve_config.yaml.")] = None,
+    config: MaybeConfig = None,
+    store: StoreUrl = None,
+) -> None:
+    served = load_serve_config()
+    url = str(chosen_store(config, store).url)
+    with _dashboard(served.port if port is None else port) as (dashboard, http_port, ingress):
+        base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
+        typer.echo(f"serving {url} on {base} ({ingress}); {base}/docs describes it; Ctrl-C stops it")
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait()
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            ServeSubmissionClient(dashboard).delete_applications()
+
+
+@contextlib.contextmanager
+def _dashboard(port: int) -> Iterator[tuple[str, int, str]]:
+    """(dashboard URL, HTTP port, ingress) of the cluster at RAY_ADDRESS, or of one started for this command."""
+    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if address:
+        yield address, port, "the ingress that the cluster was started with"
+        return
+    with local_cluster(home=nightrank_home(), http_port=port) as cluster, applied_env(cluster):
+        yield cluster.dashboard_url, cluster.http_port, cluster.ingress

@@ -1,0 +1,1 @@
+"""Ray itself: start, join, check, resources."""

@@ -1,0 +1,83 @@
+"""Joining a Ray cluster as a driver, and running one task there with the resources of a kind of actor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray._private import ray_constants
+from ray.exceptions import RayTaskError
+
+import nightrank
+from nightrank.config.cluster import ActorSpec
+from nightrank.errors import ClusterError, NightrankError
+
+Result = TypeVar("Result")
+
+# Set by Ray for the entry point of a submitted job.
+JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def inside_job() -> bool:
+    """Is this process the entry point of `ray job submit`?"""
+    return JOB_MARK in os.environ
+
+
+@contextlib.contextmanager
+def joined(address: str | None = None) -> Iterator[None]:
+    """Join the cluster at `address` (default: RAY_ADDRESS); leaves it at the end.
+
+    The package travels with the driver, so that nodes need its dependencies but not nightrank itself, and
+    always run the driver's version of it.
+    Raises ClusterError where no cluster answers.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise ClusterError(
+            "no Ray cluster: RAY_ADDRESS is not set; start one with `make cluster` and export the lines it "
+            "prints, or submit the work with `ray job submit`"
+        )
+    # A cluster on loopback sets this variable; Ray reads it on import, which may have been before.
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR) != "0"
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"py_modules": [str(Path(nightrank.__file__).parent)]},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cannot join the Ray cluster at {address}: {error}. Is it running, and are RAY_AUTH_MODE and "
+            "RAY_AUTH_TOKEN_PATH those that it was started with?"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def options(spec: ActorSpec) -> dict[str, Any]:
+    """The resources of a kind of actor as Ray's options."""
+    return {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
+
+
+def threads(spec: ActorSpec) -> int:
+    """How many threads an actor of this kind may keep busy: its CPUs, at least one."""
+    return max(1, int(spec.num_cpus))
+
+
+def run_task(function: Callable[..., Result], *args: Any, spec: ActorSpec) -> Result:
+    """Run a function as one task on the cluster; nightrank's own errors come back as they were raised."""
+    remote = ray.remote(function).options(**options(spec))
+    try:
+        result: Result = ray.get(remote.remote(*args))
+    except RayTaskError as error:
+        if isinstance(error.cause, NightrankError):
+            raise error.cause from None
+        raise
+    return result

@@ -1,0 +1,97 @@
+"""The model families of this version and their parameters, as data.
+
+One table for everybody: the job file is checked against it, `models/` takes what it says, and a sweep with
+an empty space (`als: {}`) searches the space given here. Those spaces are generic: wide enough for most
+event tables, tuned on none. A family that is not in the table does not exist in this version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of a few values; a single one is a fixed parameter."""
+
+    values: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """From low to high, both included; whole numbers if both ends are, uniform in the logarithm if `log`."""
+
+    low: Number
+    high: Number
+    log: bool = False
+
+
+Space = Choices | Range
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter: its type, bounds and default, and the family's own search space for it."""
+
+    kind: type[int] | type[float]
+    minimum: Number
+    default: Number
+    space: Space
+    minimum_allowed: bool = True
+    maximum: Number | None = None
+
+    def problem(self, value: object) -> str | None:
+        """What was expected, where a value cannot be this parameter; None where it can."""
+        kinds = (int,) if self.kind is int else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+            return f"expected {self.expected()}"
+        below = value < self.minimum or (value == self.minimum and not self.minimum_allowed)
+        above = self.maximum is not None and value > self.maximum
+        return f"expected {self.expected()}" if below or above else None
+
+    def expected(self) -> str:
+        """The type and bounds in words."""
+        noun = "a whole number" if self.kind is int else "a number"
+        floor = f"{'at least' if self.minimum_allowed else 'more than'} {self.minimum}"
+        return f"{noun}, {floor}" + ("" if self.maximum is None else f", at most {self.maximum}")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family; `searchable` if a sweep may try it."""
+
+    params: Mapping[str, Param]
+    searchable: bool = True
+
+    def defaults(self) -> dict[str, Number]:
+        """Every parameter's default."""
+        return {name: param.default for name, param in self.params.items()}
+
+    def own_space(self) -> dict[str, Space]:
+        """What a sweep searches where the job file says nothing else."""
+        return {name: param.space for name, param in self.params.items()}
+
+
+_ALS = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors. `implicit` defaults to 100; 64 costs half and rarely ranks worse.
+            "factors": Param(int, 1, 64, Choices((16, 32, 64, 96, 128)), maximum=4096),
+            # L2 regularisation, as in Hu, Koren, Volinsky (2008); the default is `implicit`'s.
+            "reg": Param(float, 0.0, 0.01, Range(1e-3, 1.0, log=True)),
+            # Confidence per unit of weight: 1 + alpha * weight in the paper, alpha * weight in `implicit`.
+            "alpha": Param(float, 0.0, 1.0, Range(1.0, 40.0, log=True), minimum_allowed=False),
+            # Alternations over users and items; the default is `implicit`'s.
+            "epochs": Param(int, 1, 15, Choices((10, 15, 20)), maximum=1000),
+        }
+    )
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {"als": _ALS, "popularity": Family(MappingProxyType({}), searchable=False)}
+)

@@ -1,0 +1,170 @@
+"""The job file: one YAML that drives every stage, as frozen settings.
+
+Only what this version does is accepted. Keys and values of later versions (users, label, other splits, other
+families, s3:// stores) are refused by name with what is available instead; no setting is read and ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
+
+from nightrank.config.events import EventsConfig, ItemsConfig
+from nightrank.config.families import Number, Space
+from nightrank.config.locations import absolute_path, check_local, home_store, is_relative
+from nightrank.config.problems import Problem, settings_error, shown
+from nightrank.config.rules import Rule, parse_rule
+from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
+from nightrank.config.strict import StrictModel, load
+
+
+class SplitConfig(StrictModel):
+    """What is held out: each user's latest n pairs."""
+
+    not_yet: ClassVar[Mapping[str, str]] = {"share": "the only split is {kind: leave_last, n: 1}"}
+
+    kind: Literal["leave_last"] = "leave_last"
+    n: int = Field(default=1, ge=1)
+
+
+class ObjectiveConfig(StrictModel):
+    """What a sweep maximises, on the validation part; `relevant` says which held-out events count."""
+
+    metric: Literal["ndcg", "recall", "map", "precision", "hr", "mrr"] = "ndcg"
+    k: int = Field(default=10, ge=1)
+    relevant: str | None = None
+
+    @field_validator("relevant")
+    @classmethod
+    def _canonical(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse_rule(value))
+
+    @property
+    def rule(self) -> Rule | None:
+        """`relevant`, ready to apply."""
+        return None if self.relevant is None else parse_rule(self.relevant)
+
+
+class TrainConfig(StrictModel):
+    """A family by name (the sweep is skipped, `params` are complete), or null for the sweep's winner."""
+
+    model: str | None = None
+    params: dict[str, Number] = Field(default_factory=dict, validate_default=True)
+
+    @field_validator("model")
+    @classmethod
+    def _known_family(cls, value: str | None) -> str | None:
+        if value is not None:
+            family_named(value)
+        return value
+
+    @field_validator("params", mode="plain")
+    @classmethod
+    def _complete(cls, value: Any, info: ValidationInfo) -> Any:
+        """The named family's defaults filled in; types and bounds are the family table's."""
+        if not isinstance(value, dict):
+            raise ValueError(f"found {shown(value)}, expected a mapping of parameters")
+        model = info.data.get("model")
+        if model is not None:
+            return parse_params(family_named(model), value)
+        if value and "model" in info.data:  # a model that is wrong has its own problem already
+            raise ValueError(f"found {shown(value)} without train.model; name the model, or remove them")
+        return value
+
+
+class SweepConfig(StrictModel):
+    """How many trials over which families; each family's space is complete after loading."""
+
+    trials: int = Field(default=24, ge=1)
+    models: Annotated[
+        dict[str, dict[str, Space]], PlainValidator(parse_models), PlainSerializer(dump_models)
+    ] = Field(default_factory=lambda: parse_models({"als": {}}))
+
+
+class GateConfig(StrictModel):
+    """What a candidate must hold against the recipe in service, and how much of the catalogue it shows."""
+
+    min_change: float = Field(default=-0.002, ge=-1.0, le=1.0)
+    min_coverage: float = Field(default=0.05, ge=0.0, le=1.0)
+
+
+class ScoreConfig(StrictModel):
+    """The lists that are written; `buckets` null is the next power of two from n_users / 20,000."""
+
+    k: int = Field(default=100, ge=1)
+    exclude_seen: bool = True
+    buckets: int | None = Field(default=None, ge=1)
+    similar_items_k: int = Field(default=50, ge=1)
+
+
+class JobConfig(StrictModel):
+    """Everything a night needs to know."""
+
+    not_yet: ClassVar[Mapping[str, str]] = {
+        "users": "models here use no user features; remove it",
+        "label": "there is no model with labels; remove it",
+    }
+
+    store: str = Field(default_factory=home_store)
+    seed: int = Field(default=0, ge=0)
+    events: EventsConfig
+    items: ItemsConfig | None = None
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    sweep: SweepConfig = Field(default_factory=SweepConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+
+    @field_validator("store")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        return check_local(value)
+
+    def without_locations(self) -> dict[str, Any]:
+        """Plain values (JSON) of everything but where things are: what the run key hashes."""
+        return self.model_dump(
+            mode="json", exclude={"store": True, "events": {"path": True}, "items": {"path": True}}
+        )
+
+
+def load_job(path: Path | str, *, overrides: Sequence[str] = (), inside_job: bool = False) -> JobConfig:
+    """The job file with overrides applied and every path absolute.
+
+    Raises SettingsError naming the file and every key that cannot be used. `inside_job`: `ray job submit`
+    started this process; its working directory does not outlive it, so relative paths are refused.
+    """
+    path = Path(path)
+    job = load(JobConfig, path, overrides=overrides)
+    return resolve_paths(job, base=path.parent, inside_job=inside_job, source=str(path))
+
+
+def resolve_paths(
+    job: JobConfig, *, base: Path, inside_job: bool = False, source: str = "the job file"
+) -> JobConfig:
+    """The same job with absolute paths; relative ones start at `base`; in a Ray job they are refused."""
+    problems: list[Problem] = []
+
+    def resolved(value: str, *key: str) -> str:
+        try:
+            if inside_job and is_relative(value):
+                why = "inside a Ray job the working directory is a temporary copy; write the path out in full"
+                raise ValueError(f'found the relative path "{value}"; {why}')
+            return absolute_path(value, base=base)
+        except ValueError as error:
+            problems.append(Problem(key, str(error)))
+            return value
+
+    changes: dict[str, Any] = {"store": resolved(job.store, "store")}
+    if job.events.path is not None:
+        path = resolved(job.events.path, "events", "path")
+        changes["events"] = job.events.model_copy(update={"path": path})
+    if job.items is not None:
+        path = resolved(job.items.path, "items", "path")
+        changes["items"] = job.items.model_copy(update={"path": path})
+    if problems:
+        raise settings_error(source, problems)
+    return job.model_copy(update=changes)

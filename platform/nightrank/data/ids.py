@@ -1,0 +1,154 @@
+"""Ids: the caller's own keys (int64 or string), and the dense rows that stand for them inside.
+
+An `Ids` is the sorted list of distinct ids; the row of an id is its position. Integers sort by value, strings
+by their UTF-8 bytes, so the same ids give the same rows on every machine. Floats, dates and mixtures are
+refused where files are read; here every array already is int64 or string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from numpy.typing import NDArray
+
+from nightrank.errors import DataError
+
+Id = int | str
+INT = pa.int64()
+STRING = pa.large_string()
+
+
+class Ids:
+    """Distinct ids in row order: an Arrow array of int64 or large_string without nulls.
+
+    Rows are sorted by id within each of the segments that `offsets` bounds: one segment for a plain list,
+    one per bucket in a saved model.
+    """
+
+    def __init__(self, array: pa.Array, *, offsets: NDArray[np.int64] | None = None) -> None:
+        self.array = array
+        self.offsets = np.array([0, len(array)], dtype=np.int64) if offsets is None else offsets
+        self.is_int: bool = array.type == INT
+        if self.is_int:
+            self._values = array.to_numpy()
+        else:
+            _, ends, data = array.buffers()
+            self._ends = np.frombuffer(ends, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+            self._bytes = memoryview(data) if data is not None else memoryview(b"")
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def kind(self) -> str:
+        """`int64` or `string`: what the caller's column held."""
+        return "int64" if self.is_int else "string"
+
+    @property
+    def column(self) -> pa.Array:
+        """The ids as they are written to Parquet: int64 or string."""
+        return self.array if self.is_int else self.array.cast(pa.string())
+
+    def __getitem__(self, row: int) -> Id:
+        value: Id = self.array[row].as_py()
+        return value
+
+    def take(self, rows: NDArray[np.integer]) -> pa.Array:
+        """The ids of `rows`, as written to Parquet."""
+        taken = self.array.take(pa.array(rows))
+        return taken if self.is_int else taken.cast(pa.string())
+
+    def rows_of(self, values: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+        """The rows of `values`; -1 where an id is not here. One hash table per call: for batches."""
+        found = pc.index_in(values.cast(self.array.type), value_set=self.array)
+        if isinstance(found, pa.ChunkedArray):
+            found = found.combine_chunks()
+        rows: NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return rows
+
+    def find(self, value: Id) -> int | None:
+        """The row of one id by binary search in its segment, or None. O(log n), no memory of its own."""
+        if isinstance(value, str) == self.is_int:
+            return None
+        segment = 0 if len(self.offsets) == 2 else bucket_of(value, len(self.offsets) - 1)
+        low, high = int(self.offsets[segment]), int(self.offsets[segment + 1])
+        end = high
+        key = value.encode() if isinstance(value, str) else value
+        while low < high:
+            middle = (low + high) // 2
+            if self._key(middle) < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < end and self._key(low) == key else None
+
+    def _key(self, row: int) -> Any:
+        if self.is_int:
+            return int(self._values[row])
+        return bytes(self._bytes[self._ends[row] : self._ends[row + 1]])
+
+    def hashes(self) -> NDArray[np.uint64]:
+        """xxh64 of every id: int64 as little-endian bytes, strings as UTF-8."""
+        if self.is_int:
+            raw = self._values.astype("<i8").tobytes()
+            digests = (xxhash.xxh64_intdigest(raw[i : i + 8]) for i in range(0, len(raw), 8))
+        else:
+            digests = (xxhash.xxh64_intdigest(self._key(row)) for row in range(len(self)))
+        return np.fromiter(digests, dtype=np.uint64, count=len(self))
+
+    def reordered(self, rows: NDArray[np.int64], *, offsets: NDArray[np.int64]) -> Ids:
+        """The same ids in another row order, sorted within the segments of `offsets`."""
+        return Ids(self.array.take(pa.array(rows)), offsets=offsets)
+
+    def save(self, folder: Path, stem: str) -> None:
+        """Write `stem.npy` (int64) or `stem.offsets.npy` and `stem.bytes.npy` (string)."""
+        if self.is_int:
+            np.save(folder / f"{stem}.npy", self._values)
+            return
+        first, last = int(self._ends[0]), int(self._ends[-1])
+        np.save(folder / f"{stem}.offsets.npy", self._ends - first)
+        np.save(folder / f"{stem}.bytes.npy", np.frombuffer(self._bytes[first:last], dtype=np.uint8))
+
+
+def ids_from_arrays(
+    arrays: Sequence[NDArray[np.generic]], *, offsets: NDArray[np.int64] | None = None
+) -> Ids:
+    """Ids over saved arrays without a copy: (values,) for int64, (offsets, bytes) for strings."""
+    if len(arrays) == 1:
+        return Ids(pa.array(arrays[0]), offsets=offsets)
+    ends, data = arrays
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return Ids(pa.Array.from_buffers(STRING, len(ends) - 1, buffers), offsets=offsets)
+
+
+def encode(values: pa.ChunkedArray) -> tuple[Ids, NDArray[np.int32]]:
+    """The sorted distinct ids of a column and the row of each of its values (int32)."""
+    encoded = values.cast(INT if pa.types.is_integer(values.type) else STRING).combine_chunks()
+    encoded = encoded.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    if len(encoded.dictionary) > np.iinfo(np.int32).max:
+        raise DataError(
+            f"{len(encoded.dictionary)} distinct ids found; rows are int32, 2,147,483,647 at most"
+        )
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    row_of_code = np.empty(len(order), dtype=np.int32)
+    row_of_code[order] = np.arange(len(order), dtype=np.int32)
+    return Ids(encoded.dictionary.take(pa.array(order))), row_of_code[encoded.indices.to_numpy()]
+
+
+def hash_id(value: Id) -> int:
+    """xxh64 of one id, as in `Ids.hashes`."""
+    raw = value.encode() if isinstance(value, str) else value.to_bytes(8, "little", signed=True)
+    return xxhash.xxh64_intdigest(raw)
+
+
+def bucket_of(value: Id, n_buckets: int) -> int:
+    """The bucket of one id: xxh64 mod n_buckets."""
+    return hash_id(value) % n_buckets

@@ -1,0 +1,152 @@
+"""Files of rows: which ones a path means, and the named columns of each, as Arrow tables.
+
+Read: Parquet; comma-separated UTF-8 CSV with a header; the latter gzipped. Refused by name: other formats,
+two formats side by side, subfolders, missing or ambiguous columns, files that are broken. Each CSV column
+arrives as text (pyarrow's guess would turn the id 007 into 7); `columns` types and checks what is in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from nightrank.errors import DataError
+
+SUPPORTED = (".parquet", ".csv", ".csv.gz")
+_FORMATS = "nightrank reads " + ", ".join(SUPPORTED)
+
+
+def find_files(path: str | Path, *, what: str) -> list[Path]:
+    """The files behind a file, folder or glob, sorted; `what` names them in messages ("events").
+
+    Files whose name starts with `.` or `_` are skipped, in folders and globs. Raises DataError where nothing
+    is found, a file has another format, two formats stand side by side, or a subfolder would be left out.
+    """
+    base = Path(path)
+    if base.is_file():
+        _one_format([base], what=what)
+        return [base]
+    found = (
+        list(base.iterdir())
+        if base.is_dir()
+        else [Path(name) for name in glob.glob(str(path), recursive=True)]
+    )
+    found = sorted(entry for entry in found if not entry.name.startswith((".", "_")))
+    if not found:
+        kind = (
+            "the folder holds no files" if base.is_dir() else "no file, folder or glob of that name has files"
+        )
+        raise DataError(f"{what}: found nothing at '{path}': {kind}; {_FORMATS}")
+    for entry in found:
+        if entry.is_dir():
+            raise DataError(
+                f"{what}: '{path}' holds the folder '{entry.name}', and subfolders are not read; "
+                f"name the files with a glob, such as '{base if base.is_dir() else entry}/*.parquet'"
+            )
+    _one_format(found, what=what)
+    return found
+
+
+def _one_format(files: Sequence[Path], *, what: str) -> None:
+    first: dict[str, Path] = {}
+    for file in files:
+        suffix = file_format(file)
+        if suffix is None:
+            raise DataError(f"{what}: '{file}' has a format that is not supported; {_FORMATS}")
+        first.setdefault(suffix, file)
+    if len(first) > 1:
+        names = " and ".join(f"'{file}'" for file in first.values())
+        raise DataError(
+            f"{what}: {names} have different formats; keep one format, or name the files with a glob"
+        )
+
+
+def file_format(file: Path) -> str | None:
+    """The entry of SUPPORTED that the file's name ends with, in any case; None for none."""
+    return next((suffix for suffix in SUPPORTED if file.name.lower().endswith(suffix)), None)
+
+
+def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
+    """The named columns of one file, in that order; nothing else of the file is decoded.
+
+    CSV columns come as strings, an empty field as "". Raises DataError naming the file where it cannot be
+    read or a column is missing or occurs twice.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file; check the path")
+    is_parquet = file_format(file) == ".parquet"
+    try:
+        names = _parquet_names(file) if is_parquet else _csv_names(file)
+        _check_names(file, columns=columns, names=names)
+        return _read_parquet(file, columns) if is_parquet else _read_csv(file, columns)
+    except UnicodeDecodeError as error:
+        _broken(file, reason=f"it is not UTF-8 ({error.reason} at byte {error.start} of a column name)")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _broken(file, reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+def _broken(file: Path, *, reason: str) -> NoReturn:
+    expected = {
+        ".parquet": "a complete Parquet file",
+        ".csv": "comma-separated UTF-8 text with a header line",
+        ".csv.gz": "a complete gzip file of comma-separated UTF-8 text with a header line",
+    }[file_format(file) or ".csv"]
+    raise DataError(
+        f"{file}: cannot be read: {reason.rstrip(' .:')}; expected {expected}; make it so and try again"
+    )
+
+
+def _parquet_names(file: Path) -> list[str]:
+    with pq.ParquetFile(file) as parquet:
+        names: list[str] = parquet.schema_arrow.names
+    return names
+
+
+def _read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
+    with pq.ParquetFile(file) as parquet:  # pq.read_table would add columns from a path such as day=1/
+        return parquet.read(columns=list(columns)).select(list(columns))
+
+
+# A quoted field may hold a line break, in a column that is not even read.
+_PARSE = pacsv.ParseOptions(newlines_in_values=True)
+
+
+def _open_csv(file: Path) -> pa.NativeFile:
+    return pa.input_stream(str(file), compression="gzip" if file_format(file) == ".csv.gz" else None)
+
+
+def _csv_names(file: Path) -> list[str]:
+    with _open_csv(file) as stream, pacsv.open_csv(stream, parse_options=_PARSE) as reader:
+        names: list[str] = reader.schema.names
+    return names
+
+
+def _read_csv(file: Path, columns: Sequence[str]) -> pa.Table:
+    options = pacsv.ConvertOptions(
+        include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string())
+    )
+    with _open_csv(file) as stream:
+        return pacsv.read_csv(stream, parse_options=_PARSE, convert_options=options)
+
+
+def _check_names(file: Path, *, columns: Sequence[str], names: list[str]) -> None:
+    for column in columns:
+        if column not in names:
+            lower = {name.lower(): name for name in names}
+            near = difflib.get_close_matches(column.lower(), lower, n=1, cutoff=0.0)
+            hint = f"; the nearest is '{lower[near[0]]}'" if near else ""
+            raise DataError(
+                f"{file}: there is no column '{column}'{hint}; the file has {', '.join(map(repr, names))}; "
+                "name the right one in the job file's columns"
+            )
+        if names.count(column) > 1:
+            raise DataError(
+                f"{file}: column '{column}' occurs {names.count(column)} times; rename all but one"
+            )

@@ -1,0 +1,39 @@
+"""als: implicit-feedback alternating least squares, by the library `implicit` (conjugate gradient).
+
+Source: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008; Takacs,
+Pilaszy, Tikk, "Applications of the conjugate gradient method for implicit feedback collaborative filtering",
+RecSys 2011. Confidence is alpha x weight. The library scales and transposes the matrix inside: a fit holds two
+copies of the CSR beside its input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from threadpoolctl import threadpool_limits
+
+from nightrank.data.interactions import Interactions
+from nightrank.models.factor_model import FactorModel, Params
+
+
+def fit_als(interactions: Interactions, params: Params, *, seed: int, threads: int) -> FactorModel:
+    """Fit `factors`, `reg`, `alpha`, `epochs`; the result depends on seed and data, not on `threads`."""
+    with threadpool_limits(
+        limits=1, user_api="blas"
+    ):  # the library threads over rows; BLAS must not fight it
+        model = AlternatingLeastSquares(
+            factors=int(params["factors"]),
+            regularization=float(params["reg"]),
+            alpha=float(params["alpha"]),
+            iterations=int(params["epochs"]),
+            num_threads=threads,
+            random_state=seed,
+        )
+        model.fit(interactions.user_items, show_progress=False)
+    return FactorModel(
+        family="als",
+        params=dict(params),
+        user_vectors=np.ascontiguousarray(model.user_factors, dtype=np.float32),
+        item_vectors=np.ascontiguousarray(model.item_factors, dtype=np.float32),
+        item_bias=np.zeros(len(interactions.item_ids), dtype=np.float32),
+    )

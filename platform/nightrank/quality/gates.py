@@ -1,0 +1,104 @@
+"""The gates: what must hold before anything is scored (quality) or published (structure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class QualityDecision:
+    """candidate, baseline: mean metric over the users counted; change: their mean paired difference."""
+
+    passed: bool
+    metric: str
+    candidate: float
+    baseline: float
+    baseline_recipe: dict[str, Any]
+    change: float
+    min_change: float
+    n_users: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For gate.json and the manifest."""
+        return asdict(self)
+
+
+def quality_gate(
+    candidate: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    *,
+    metric: str,
+    min_change: float,
+    baseline_recipe: dict[str, Any],
+) -> QualityDecision:
+    """Passed when the mean paired per-user difference is at least min_change (absolute).
+
+    candidate, baseline: float64 (n_users,), the same users in the same order, NaN without truth.
+    """
+    counted = ~(np.isnan(candidate) | np.isnan(baseline))
+    change = float((candidate[counted] - baseline[counted]).mean()) if counted.any() else float("nan")
+    return QualityDecision(
+        passed=bool(change >= min_change),
+        metric=metric,
+        candidate=float(candidate[counted].mean()) if counted.any() else float("nan"),
+        baseline=float(baseline[counted].mean()) if counted.any() else float("nan"),
+        baseline_recipe=baseline_recipe,
+        change=change,
+        min_change=min_change,
+        n_users=int(counted.sum()),
+    )
+
+
+@dataclass(frozen=True)
+class StructureDecision:
+    """What publish found in the files: problems is empty when the gate passed."""
+
+    passed: bool
+    coverage: float
+    min_coverage: float
+    users: int
+    rows: int
+    empty_users: int
+    problems: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self) | {"problems": list(self.problems)}
+
+
+def structure_gate(
+    *,
+    users: int,
+    expected_users: int,
+    rows: int,
+    empty_users: int,
+    distinct_items: int,
+    n_items: int,
+    min_coverage: float,
+) -> StructureDecision:
+    """Every user has a list and enough of the catalogue is recommended to somebody."""
+    coverage = distinct_items / n_items
+    problems = []
+    if users != expected_users:
+        problems.append(f"{users} users were scored, {expected_users} are in the model")
+    if empty_users:
+        problems.append(f"{empty_users} users have an empty list although they have not seen everything")
+    if coverage < min_coverage:
+        problems.append(
+            f"coverage is {coverage:.4f}: {distinct_items} of {n_items} items are recommended to anybody; "
+            f"gate.min_coverage asks for {min_coverage}"
+        )
+    return StructureDecision(
+        passed=not problems,
+        coverage=coverage,
+        min_coverage=min_coverage,
+        users=users,
+        rows=rows,
+        empty_users=empty_users,
+        problems=problems,
+    )

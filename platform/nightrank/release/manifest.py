@@ -1,0 +1,107 @@
+"""manifest.json: written last, so a release without one does not exist for anybody."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from nightrank.errors import ReleaseError
+from nightrank.release.files import FileRecord
+from nightrank.release.store import Store, checked_key
+
+FORMAT_VERSION = 1
+CURRENT = "CURRENT"
+RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
+
+
+class Manifest(BaseModel):
+    """What a release is, where it came from, and every file of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format_version: int
+    release: str
+    created: str
+    run_key: str
+    family: str
+    params: dict[str, int | float]
+    seed: int
+    model_hash: str
+    data_fingerprint: str
+    config_hash: str
+    exclude_seen: bool
+    k: int
+    similar_items_k: int
+    metrics: dict[str, float]
+    gates: dict[str, dict[str, Any]]
+    counts: dict[str, int]
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            try:
+                checked_key(name)
+            except ReleaseError as error:
+                raise ValueError(str(error)) from None
+        return files
+
+
+def release_key(release_id: str, name: str = "") -> str:
+    """The store key of a release's folder or of a file in it."""
+    if not RELEASE_ID.fullmatch(release_id):
+        raise ReleaseError(
+            f"{release_id!r} is not a release id; expected the form 20261121T031500Z-0123456789ab, "
+            "as `nightrank releases list` prints them"
+        )
+    return f"releases/{release_id}/{name}".rstrip("/")
+
+
+def read_manifest(store: Store, release_id: str) -> Manifest:
+    """The manifest of a release; ReleaseError where there is none, or one that cannot be trusted."""
+    found = store.read(release_key(release_id, "manifest.json"))
+    if found is None:
+        raise ReleaseError(
+            f"release {release_id} does not exist in store {store.url}: it has no manifest; "
+            "`nightrank releases list` shows what is there"
+        )
+    try:
+        manifest = Manifest.model_validate_json(found.data)
+    except ValidationError as error:
+        version = re.search(rb'"format_version"\s*:\s*([0-9]+)', found.data)
+        if version is not None and int(version[1]) != FORMAT_VERSION:
+            raise _other_version(release_id, int(version[1])) from None
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ReleaseError(
+            f"manifest of release {release_id} is broken at {where}: {problem['msg']}"
+        ) from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise _other_version(release_id, manifest.format_version)
+    if manifest.release != release_id:
+        raise ReleaseError(
+            f"manifest in the folder of release {release_id} belongs to {manifest.release}; "
+            "the folder was copied or renamed: publish again instead"
+        )
+    return manifest
+
+
+def _other_version(release_id: str, found: int) -> ReleaseError:
+    return ReleaseError(
+        f"release {release_id} has format version {found}; this nightrank reads version {FORMAT_VERSION}: "
+        "use the version of nightrank that wrote it, or publish again"
+    )
+
+
+def current(store: Store) -> tuple[str | None, str | None]:
+    """(release id, tag) of the CURRENT pointer; (None, None) where nothing was ever published."""
+    found = store.read(CURRENT)
+    if found is None:
+        return None, None
+    release_id = found.data.decode(errors="replace").strip()
+    release_key(release_id)
+    return release_id, found.tag

@@ -1,0 +1,176 @@
+"""A fitted model as files: arrays in (bucket, user_id) order, and model.json written last.
+
+Permuted once, when the model is saved, so that a bucket is one contiguous slice of every per-user array.
+A folder without model.json holds no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy.sparse import csr_matrix
+
+from nightrank.data.ids import Ids, ids_from_arrays
+from nightrank.data.interactions import Interactions
+from nightrank.errors import ReleaseError
+from nightrank.models import FactorModel
+from nightrank.release.files import FileRecord, open_array, record_of
+from nightrank.release.store import replacing
+
+USERS_PER_BUCKET = 20_000
+
+
+class ModelCard(BaseModel):
+    """model.json: what the arrays beside it are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    family: str
+    params: dict[str, int | float]
+    seed: int
+    n_users: int
+    n_items: int
+    n_pairs: int
+    n_buckets: int
+    user_id_type: Literal["int64", "string"]
+    item_id_type: Literal["int64", "string"]
+    files: dict[str, FileRecord]
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 over the names and checksums of the arrays."""
+        lines = "".join(f"{name} {self.files[name].sha256}\n" for name in sorted(self.files))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The arrays of a saved model, opened by memory map; user rows are in (bucket, user_id) order."""
+
+    folder: Path
+    card: ModelCard
+
+    @cached_property
+    def bucket_offsets(self) -> NDArray[np.int64]:
+        """int64 (n_buckets + 1,): bucket b holds user rows [b] to [b + 1]."""
+        return open_array(self.folder / "bucket_offsets.npy", dtype="int64", n_dims=1).astype(np.int64)
+
+    @cached_property
+    def user_ids(self) -> Ids:
+        """The users, sorted by id within their bucket."""
+        arrays = _id_arrays(self.folder, "user_ids", self.card.user_id_type)
+        return ids_from_arrays(arrays, offsets=self.bucket_offsets)
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        """The items, sorted by id."""
+        return ids_from_arrays(_id_arrays(self.folder, "item_ids", self.card.item_id_type))
+
+    @cached_property
+    def user_vectors(self) -> NDArray[np.float32]:
+        """float32 (n_users, d)."""
+        return open_array(self.folder / "user_vectors.npy", dtype="float32", n_dims=2)  # type: ignore[return-value]
+
+    @cached_property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """float32 (n_items, d)."""
+        return open_array(self.folder / "item_vectors.npy", dtype="float32", n_dims=2)  # type: ignore[return-value]
+
+    @cached_property
+    def item_bias(self) -> NDArray[np.float32]:
+        """float32 (n_items,)."""
+        return open_array(self.folder / "item_bias.npy", dtype="float32", n_dims=1)  # type: ignore[return-value]
+
+    @cached_property
+    def popularity(self) -> NDArray[np.int64]:
+        """Users per item, int64 (n_items,)."""
+        return open_array(self.folder / "popularity.npy", dtype="int64", n_dims=1)  # type: ignore[return-value]
+
+    @cached_property
+    def seen(self) -> csr_matrix:
+        """The combined weights, CSR float32 (n_users, n_items)."""
+        parts = [
+            open_array(self.folder / f"seen_{name}.npy", dtype=dtype, n_dims=1)
+            for name, dtype in (("weights", "float32"), ("items", "int32"))
+        ]
+        ends = np.load(self.folder / "seen_offsets.npy", mmap_mode="r", allow_pickle=False)
+        return csr_matrix((*parts, ends), shape=(self.card.n_users, self.card.n_items))
+
+
+def default_buckets(n_users: int) -> int:
+    """The next power of two that keeps a bucket at or under 20,000 users on average."""
+    needed = -(-n_users // USERS_PER_BUCKET)
+    return 1 << max(0, needed - 1).bit_length()
+
+
+def save_model(
+    folder: Path, model: FactorModel, interactions: Interactions, *, n_buckets: int, seed: int
+) -> ModelCard:
+    """Write the arrays of a model and the interactions that it was fitted on; model.json comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.npy"):
+        leftover.unlink()
+    buckets = (interactions.user_ids.hashes() % np.uint64(n_buckets)).astype(np.int64)
+    order = np.argsort(buckets, kind="stable")
+    offsets = np.zeros(n_buckets + 1, dtype=np.int64)
+    np.cumsum(np.bincount(buckets, minlength=n_buckets), out=offsets[1:])
+    seen = interactions.user_items[order]
+    interactions.user_ids.reordered(order, offsets=offsets).save(folder, "user_ids")
+    interactions.item_ids.save(folder, "item_ids")
+    arrays = {
+        "bucket_offsets": offsets,
+        "user_vectors": model.user_vectors[order],
+        "item_vectors": model.item_vectors,
+        "item_bias": model.item_bias,
+        "popularity": interactions.item_counts,
+        "seen_offsets": seen.indptr,
+        "seen_items": seen.indices,
+        "seen_weights": seen.data,
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    card = ModelCard(
+        family=model.family,
+        params=dict(model.params),
+        seed=seed,
+        n_users=len(interactions.user_ids),
+        n_items=len(interactions.item_ids),
+        n_pairs=int(seen.nnz),
+        n_buckets=n_buckets,
+        user_id_type=interactions.user_ids.kind,  # type: ignore[arg-type]
+        item_id_type=interactions.item_ids.kind,  # type: ignore[arg-type]
+        files={path.name: record_of(path) for path in sorted(folder.glob("*.npy"))},
+    )
+    with replacing(folder / "model.json") as temporary:
+        temporary.write_text(card.model_dump_json(indent=1) + "\n")
+    return card
+
+
+def open_model(folder: Path) -> ModelFiles:
+    """The model in a folder; ReleaseError where there is none or its card cannot be read."""
+    try:
+        card = ModelCard.model_validate_json((folder / "model.json").read_bytes())
+    except FileNotFoundError:
+        raise ReleaseError(
+            f"no model in {folder.name}: model.json is missing; run the train stage first"
+        ) from None
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise ReleaseError(f"model.json in {folder.name} is not a model card: {error}") from None
+    return ModelFiles(folder=folder, card=card)
+
+
+def _id_arrays(folder: Path, stem: str, kind: str) -> list[NDArray[np.generic]]:
+    if kind == "int64":
+        return [open_array(folder / f"{stem}.npy", dtype="int64", n_dims=1)]
+    return [
+        open_array(folder / f"{stem}.offsets.npy", dtype="int64", n_dims=1),
+        open_array(folder / f"{stem}.bytes.npy", dtype="uint8", n_dims=1),
+    ]

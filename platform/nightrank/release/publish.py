@@ -1,0 +1,84 @@
+"""Publish, activate, verify, list: the manifest is written last, then CURRENT moves by compare-and-swap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nightrank.errors import ReleaseError, StoreConflict
+from nightrank.release.files import record_of
+from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, current, read_manifest, release_key
+from nightrank.release.store import Store
+
+
+def write_release(store: Store, manifest: Manifest) -> None:
+    """Verify every file against the manifest, then write the manifest: from here on the release exists."""
+    problems = list(problems_of(store, manifest))
+    if problems:
+        raise ReleaseError(f"release {manifest.release} is not published: {'; '.join(problems[:5])}")
+    store.put_if_match(
+        release_key(manifest.release, "manifest.json"),
+        manifest.model_dump_json(indent=1).encode() + b"\n",
+        None,
+    )
+
+
+def move_current(store: Store, release_id: str, *, expected: str | None) -> None:
+    """Point CURRENT at a release if it still names `expected`; StoreConflict where somebody moved it."""
+    found, tag = current(store)
+    if found == release_id:
+        return
+    if found != expected:
+        raise StoreConflict(
+            f"CURRENT names {found}, expected {expected}: it was moved in between. Release {release_id} is "
+            f"complete but not in service; `nightrank releases activate {release_id}` puts it there"
+        )
+    store.put_if_match(CURRENT, f"{release_id}\n".encode(), tag)
+
+
+def activate(store: Store, release_id: str) -> str | None:
+    """Verify a release and put it in service; returns the id that was in service before."""
+    before, _ = current(store)
+    verify(store, release_id)
+    move_current(store, release_id, expected=before)
+    return before
+
+
+def verify(store: Store, release_id: str) -> Manifest:
+    """Re-read every file against the manifest; ReleaseError names all that is wrong."""
+    manifest = read_manifest(store, release_id)
+    problems = list(problems_of(store, manifest))
+    if problems:
+        listed = "\n  ".join(problems)
+        raise ReleaseError(
+            f"release {release_id} is damaged:\n  {listed}\n"
+            "put another release in service with `nightrank releases activate ID` and publish again"
+        )
+    return manifest
+
+
+def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
+    """One line for every file that is missing, differs or does not belong."""
+    for name, expected in manifest.files.items():
+        try:
+            found = record_of(store.path(release_key(manifest.release, name)))
+        except ReleaseError as error:
+            yield f"{name}: {error}"
+            continue
+        if found != expected:
+            yield f"{name}: found {found.bytes} bytes with sha256 {found.sha256[:12]}, " + (
+                f"the manifest says {expected.bytes} with {expected.sha256[:12]}"
+            )
+    folder = store.path(release_key(manifest.release))
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != "manifest.json" and name not in manifest.files:
+            yield f"{name}: not in the manifest"
+
+
+def published(store: Store) -> list[str]:
+    """The ids of all releases that have a manifest, oldest first."""
+    return [
+        name
+        for name in store.children("releases")
+        if RELEASE_ID.fullmatch(name) and store.path(release_key(name, "manifest.json")).is_file()
+    ]

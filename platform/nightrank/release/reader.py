@@ -1,0 +1,143 @@
+"""Reading a release: opened by manifest, sizes and headers only, in time that does not grow with users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nightrank.data.ids import Id, Ids, ids_from_arrays
+from nightrank.errors import ReleaseError
+from nightrank.release.files import open_array, part_name
+from nightrank.release.manifest import Manifest, current, read_manifest, release_key
+from nightrank.release.model_files import ModelFiles, open_model
+from nightrank.release.store import Store
+
+Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One published release. Arrays are memory maps, opened when first asked for."""
+
+    manifest: Manifest
+    folder: Path
+    model: ModelFiles
+
+    @property
+    def id(self) -> str:
+        """The release id."""
+        return self.manifest.release
+
+    def recommendations(self, user_row: int) -> Ranked:
+        """(item rows, scores) of a user's stored list, best first, without padding."""
+        offsets = self.model.bucket_offsets
+        bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
+        lists = self._lists("recommendations", bucket, len(offsets) - 1)
+        return _present(lists, user_row - int(offsets[bucket]))
+
+    def similar(self, item_row: int) -> Ranked:
+        """(item rows, cosines) of the items most like one, best first."""
+        part = int(np.searchsorted(self.similar_offsets, item_row, side="right")) - 1
+        lists = self._lists("similar_items", part, len(self.similar_offsets) - 1)
+        return _present(lists, item_row - int(self.similar_offsets[part]))
+
+    def history(self, user_row: int) -> Ranked:
+        """(item rows, weights) of what a user did, strongest first, then by row."""
+        start, end = (int(bound) for bound in self.model.seen.indptr[user_row : user_row + 2])
+        items, weights = self.model.seen.indices[start:end], self.model.seen.data[start:end]
+        order = np.lexsort((items, -weights))
+        return items[order], weights[order]
+
+    def title(self, item_row: int) -> str | None:
+        """The title of an item, None where the release has none."""
+        if self._titles is None:
+            return None
+        title = self._titles[item_row]
+        return str(title) if title else None
+
+    @cached_property
+    def similar_offsets(self) -> NDArray[np.int64]:
+        """int64 (n_parts + 1,): part p of the similar items holds item rows [p] to [p + 1]."""
+        return item_parts(self.model.card.n_items)
+
+    @cached_property
+    def popular(self) -> list[tuple[Id, float]]:
+        """(item id, users) over all, most popular first."""
+        table = pq.read_table(self.folder / "popular.parquet")
+        overall = table.filter(table["category"].is_null())
+        return list(zip(overall["item_id"].to_pylist(), overall["score"].to_pylist(), strict=True))
+
+    @cached_property
+    def _titles(self) -> Ids | None:
+        if "arrays/titles.offsets.npy" not in self.manifest.files:
+            return None
+        arrays = self.folder / "arrays"
+        return ids_from_arrays(
+            [
+                open_array(arrays / "titles.offsets.npy", dtype="int64", n_dims=1),
+                open_array(arrays / "titles.bytes.npy", dtype="uint8", n_dims=1),
+            ]
+        )
+
+    @cached_property
+    def _opened(self) -> dict[tuple[str, int], Ranked]:
+        return {}
+
+    def _lists(self, table: str, part: int, n_parts: int) -> Ranked:
+        if (table, part) not in self._opened:
+            paths = list_array_names(table, part, n_parts)
+            self._opened[table, part] = (
+                open_array(self.folder / paths[0], dtype="int32", n_dims=2),  # type: ignore[assignment]
+                open_array(self.folder / paths[1], dtype="float32", n_dims=2),
+            )
+        return self._opened[table, part]
+
+
+def open_release(store: Store, id: str | None = None) -> Release:
+    """The release `id`, or the one that CURRENT names.
+
+    Checks the manifest, the sizes of all files and the headers of arrays as they are opened; content is
+    verified by `publish.verify`. Raises ReleaseError by name for anything that is missing or differs.
+    """
+    if id is None:
+        id, _ = current(store)
+        if id is None:
+            raise ReleaseError(
+                f"nothing is published in store {store.url}; run `nightrank nightly --config JOB` first"
+            )
+    manifest = read_manifest(store, id)
+    folder = store.path(release_key(id))
+    for name, expected in manifest.files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError:
+            raise ReleaseError(f"release {id} is damaged: {name} is missing") from None
+        if size != expected.bytes:
+            raise ReleaseError(f"release {id} is damaged: {name} has {size} bytes, not {expected.bytes}")
+    return Release(manifest=manifest, folder=folder, model=open_model(folder / "arrays"))
+
+
+ITEMS_PER_PART = 20_000
+
+
+def item_parts(n_items: int) -> NDArray[np.int64]:
+    """Bounds of the parts of the catalogue, int64 (n_parts + 1,), at most 20,000 items each."""
+    n_parts = max(1, -(-n_items // ITEMS_PER_PART))
+    return np.linspace(0, n_items, n_parts + 1).astype(np.int64)
+
+
+def list_array_names(table: str, part: int, n_parts: int) -> tuple[str, str]:
+    """The two array files that hold a part of a table for the service: item rows and scores, (n, k)."""
+    name = part_name(part, n_parts)
+    return f"arrays/{table}/items-{name}.npy", f"arrays/{table}/scores-{name}.npy"
+
+
+def _present(lists: Ranked, row: int) -> Ranked:
+    items, scores = lists[0][row], lists[1][row]
+    count = int(np.count_nonzero(items >= 0))  # absent rows are -1 and come last
+    return items[:count], scores[:count]

@@ -1,0 +1,66 @@
+"""Deploying serve_config.yaml on a cluster through Ray's REST interface, and waiting until it answers."""
+
+from __future__ import annotations
+
+import copy
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+from nightrank.config.service import ServeConfig
+from nightrank.errors import ClusterError
+
+READY_TIMEOUT_S = 90.0
+
+
+def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) -> str:
+    """Deploy the application on `port` for `store`; returns its base URL once it is ready.
+
+    Raises ClusterError where Ray refuses it, or where it is not ready in time, with what Serve says about it.
+    """
+    raw = copy.deepcopy(config.raw)
+    raw["http_options"]["port"] = port
+    raw["applications"][0]["args"] = {**raw["applications"][0].get("args", {}), "store": store}
+    try:
+        client = ServeSubmissionClient(dashboard_url)
+        client.deploy_applications(raw)
+    except (ConnectionError, RuntimeError) as error:
+        raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
+    url = f"http://{raw['http_options']['host']}:{port}"
+    _wait(client, url)
+    return url
+
+
+def _wait(client: ServeSubmissionClient, url: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        states = _states(client)
+        failed = [text for status, text in states if status in ("DEPLOY_FAILED", "UNHEALTHY")]
+        if failed:
+            raise ClusterError(f"the service did not start: {'; '.join(failed)}")
+        if states and all(status == "RUNNING" for status, _ in states) and _answers(f"{url}/healthz"):
+            return
+        time.sleep(0.2)
+    raise ClusterError(
+        f"the service did not answer on {url} within {READY_TIMEOUT_S:.0f} s: {_states(client)}; can the "
+        "cluster hold it? `nightrank cluster check` tells"
+    )
+
+
+def _states(client: ServeSubmissionClient) -> list[tuple[str, str]]:
+    details: dict[str, Any] = client.get_serve_details()
+    return [
+        (application["status"], f"{name}: {application.get('message') or application['status']}")
+        for name, application in details.get("applications", {}).items()
+    ]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own http URL
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
