@@ -9,11 +9,14 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 setup: .venv/ready
 
-# The lock holds the build backend too, so nothing is resolved or built in isolation.
-.venv/ready: requirements.lock pyproject.toml
+.venv/locked: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v[:2] == (3, 11) else f"Python 3.11 is needed, found {v.major}.{v.minor}: run make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	@touch $@
+
+# The build backend is in the lock too: nothing is resolved or built in isolation.
+.venv/ready: .venv/locked pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -131,17 +131,6 @@ def test_files_without_our_table_are_refused(tmp_path):
     assert "metadata.actor: unknown key (found {}); did you mean actors?" in refusal(tmp_path, extra)
 
 
-def test_gpus_are_legal_where_they_can_be_used(tmp_path):
-    """Trials and trainers may ask for GPUs, parts of one or several whole ones."""
-    actors = RAW["metadata"]["actors"]
-    raw = changed(
-        trainer={**actors["trainer"], "num_gpus": 2}, tune_trial={**actors["tune_trial"], "num_gpus": 0.5}
-    )
-    table = load_cluster(written(tmp_path, raw))
-    assert (table.trainer.num_gpus, table.tune_trial.num_gpus) == (2.0, 0.5)
-    raw = changed(trainer={**actors["trainer"], "num_gpus": 1.5})
-    assert "metadata.actors.trainer.num_gpus: found 1.5" in refusal(tmp_path, raw)
-
 
 def test_the_file_is_found_here_then_in_the_package(tmp_path, monkeypatch):
     """An explicit file wins, then ./cluster.yaml, then the code's own copy; a missing one is named."""

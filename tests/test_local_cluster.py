@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -43,7 +45,10 @@ def eventually(check: Callable[[], object], timeout_s: float = 20.0) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextlib.contextmanager
@@ -56,8 +61,10 @@ def listening(port: int = 0) -> Iterator[int]:
 
 
 def unused_port() -> int:
-    with listening() as port:
-        return port
+    """Outside the kernel's ephemeral range, Ray's workers' and our own blocks: nobody takes it by chance."""
+    while not ports.is_free(port := random.randrange(31_100, 32_700)):
+        pass
+    return port
 
 
 class TestPorts:
@@ -117,7 +124,7 @@ class TestSupervisor:
 
     def test_end_of_the_command_ends_its_orphans(self, tmp_path: Path) -> None:
         """Ray dying by itself leaves no worker behind, and its exit code is told."""
-        folder = tmp_path / "cluster"
+        folder = tmp_path / f"nr-test-{uuid4().hex}"  # the name is the mark: unique among test runs, too
         folder.mkdir()
         process = self.start(folder, ORPHAN + "raise SystemExit(7)")
         assert process.stdout is not None
@@ -129,7 +136,7 @@ class TestSupervisor:
     @linux_only
     def test_an_orphan_without_the_mark_is_found_by_adoption(self, tmp_path: Path) -> None:
         """A process that cleaned its environment is still ours."""
-        folder = tmp_path / "cluster"
+        folder = tmp_path / f"nr-test-{uuid4().hex}"  # the name is the mark: unique among test runs, too
         folder.mkdir()
         code = ORPHAN + "time.sleep(600)"
         clean = f"import os, sys; os.execve(sys.executable, [sys.executable, '-c', {code!r}], {{}})"
@@ -141,7 +148,7 @@ class TestSupervisor:
 
     def test_a_killed_owner_leaves_nothing(self, tmp_path: Path) -> None:
         """SIGKILL of the process that asked is no way to leak a cluster."""
-        folder = tmp_path / "cluster"
+        folder = tmp_path / f"nr-test-{uuid4().hex}"  # the name is the mark: unique among test runs, too
         folder.mkdir()
         owner = subprocess.Popen(
             [
@@ -164,11 +171,12 @@ class TestSupervisor:
 
     def test_only_marked_processes_end(self) -> None:
         """Another cluster of the same user survives."""
+        mark = f"nr-test-{uuid4().hex}"
         sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-        ours = subprocess.Popen(sleeper, env={**os.environ, supervisor.ID_VARIABLE: "nr-test-ours"})
-        theirs = subprocess.Popen(sleeper, env={**os.environ, supervisor.ID_VARIABLE: "nr-test-theirs"})
+        ours = subprocess.Popen(sleeper, env={**os.environ, supervisor.ID_VARIABLE: mark})
+        theirs = subprocess.Popen(sleeper, env={**os.environ, supervisor.ID_VARIABLE: f"{mark}-not"})
         try:
-            assert supervisor.end("nr-test-ours") == []
+            assert supervisor.end(mark) == []
             assert ours.wait(5) != 0
             assert theirs.poll() is None
         finally:
@@ -337,7 +345,8 @@ def test_two_clusters_at_once_serve_and_leave_nothing(tmp_path: Path) -> None:
     user_home.mkdir()
     src = str(Path(supervisor.__file__).parents[2])
     env = {**os.environ, "HOME": str(user_home), "RAY_ADDRESS": "198.51.100.7:6379", "PYTHONPATH": src}
-    with local_cluster(home=tmp_path / "a", num_cpus=1, http_port=unused_port()) as first:
+    chosen = {"http_port": unused_port(), "dashboard_port": unused_port()}
+    with local_cluster(home=tmp_path / "a", num_cpus=1, **chosen) as first:
         command = [sys.executable, "-c", FOREGROUND, str(tmp_path / "b")]
         taken = [str(first.http_port), first.dashboard_url.rpartition(":")[2]]
         with subprocess.Popen([*command, *taken], env=env, stdout=subprocess.PIPE, text=True) as foreground:
@@ -363,9 +372,7 @@ def test_two_clusters_at_once_serve_and_leave_nothing(tmp_path: Path) -> None:
             assert supervisor.members(ids[0]) != []
     assert supervisor.members(ids[0]) == []
     assert not any(Path("/tmp", one).exists() for one in ids)
-    assert all(
-        ports.is_free(int(number)) for number in (*taken, port, second["RAY_ADDRESS"].rpartition(":")[2])
-    )
+    assert all(ports.is_free(port) for port in chosen.values())
     assert list(user_home.iterdir()) == []
 
 

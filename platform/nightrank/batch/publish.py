@@ -20,7 +20,7 @@ from nightrank.batch.popular import popular_batch
 from nightrank.batch.run import Run
 from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unit_files
 from nightrank.data.ids import STRING, Ids
-from nightrank.errors import GateRefused, ReleaseError
+from nightrank.errors import DataError, GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate
 from nightrank.release.files import FileRecord, open_array, record_of
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
@@ -142,6 +142,11 @@ def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
     folder = run.store.path(release_key(run.record.release))
     metadata = {"nightrank.run_key": run.key, "nightrank.model_hash": model.card.model_hash}
     items = load_items(run.job, run.inputs)
+    if items is not None and model.item_ids.is_int and not pa.types.is_integer(items["item"].type):
+        raise DataError(
+            f"items: ids are {items['item'].type} in {run.inputs.items}, but int64 in the events; "
+            "write the ids the same way in both"
+        )
     schema = popular_schema(model.card.item_id_type)
     batch = popular_batch(model, items, k=run.job.score.k, schema=schema)
     records = {

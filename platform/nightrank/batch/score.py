@@ -96,6 +96,7 @@ def _intact(run: Run, unit: Unit) -> bool:
 
 
 def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own lines say what it would
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -19,7 +19,6 @@ import pyarrow as pa
 from nightrank.config.families import Choices, Range, Space
 from nightrank.config.job import JobConfig
 from nightrank.data.splits import Split
-from nightrank.errors import NightrankError
 from nightrank.models import fit
 from nightrank.quality.evaluation import per_user, relevant_truth
 
@@ -63,7 +62,7 @@ def _between(space: Range, share: float) -> int | float:
     value = low * (high / low) ** share if space.log else low + (high - low) * share
     if isinstance(space.low, int) and isinstance(space.high, int):
         return min(max(round(value), space.low), space.high)
-    return float(f"{value:.4g}")
+    return min(max(float(f"{value:.4g}"), low), high)
 
 
 def measure(spec: Spec, split: Split, *, job: JobConfig, threads: int) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def measure(spec: Spec, split: Split, *, job: JobConfig, threads: int) -> dict[s
         outcome["value"], outcome["reason"] = (None, "no user has relevant held-out items")
         if math.isfinite(value):
             outcome["value"], outcome["reason"] = value, None
-    except (NightrankError, ArithmeticError, MemoryError, ValueError, np.linalg.LinAlgError) as error:
+    except Exception as error:  # libraries have errors of their own (implicit: ModelFitError)
         outcome["reason"] = f"{type(error).__name__}: {error}"
     return outcome
 

@@ -1,4 +1,4 @@
-"""cluster check, and the local cluster behind `make cluster`."""
+"""cluster check, and the local cluster behind `make cluster`; Ray is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Annotated
 import typer
 
 from nightrank.cli.options import ClusterFile
-from nightrank.cluster.check import check
-from nightrank.cluster.local import run_foreground
 from nightrank.config.cluster import load_cluster
 from nightrank.config.locations import nightrank_home
 from nightrank.config.service import service_resources_equal
 from nightrank.errors import SettingsError
-from nightrank.service.serve_config import load_serve_config
 
 app = typer.Typer(help="The Ray cluster.", no_args_is_help=True)
 
@@ -26,6 +23,9 @@ ServeFile = Annotated[
 @app.command("check")
 def check_command(cluster: ClusterFile = None, serve_config: ServeFile = None) -> None:
     """Do cluster.yaml and serve_config.yaml agree, and can the live cluster hold what they ask for?"""
+    from nightrank.cluster.check import check
+    from nightrank.service.serve_config import load_serve_config
+
     actors = load_cluster(cluster)
     differences = service_resources_equal(actors, load_serve_config(serve_config))
     if differences:
@@ -41,4 +41,6 @@ def start_command(
     dashboard_port: Annotated[int, typer.Option(help="Preferred port of dashboard and jobs.")] = 8265,
 ) -> None:
     """A local cluster in the foreground, as production starts one; Ctrl-C stops what it started."""
+    from nightrank.cluster.local import run_foreground
+
     run_foreground(home=nightrank_home(), http_port=http_port, dashboard_port=dashboard_port)

@@ -10,21 +10,19 @@ import logging
 import os
 import urllib.request
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
 
-from nightrank.batch.nightly import open_run, run_stages, summary
-from nightrank.batch.run import Run
 from nightrank.cli.releases import item_lines
-from nightrank.cluster.local import LocalCluster, applied_env, local_cluster
-from nightrank.cluster.session import joined
 from nightrank.config.cluster import load_cluster
 from nightrank.config.job import load_job
 from nightrank.release.manifest import release_key
-from nightrank.service.deploy import deploy
-from nightrank.service.serve_config import load_serve_config
+
+if TYPE_CHECKING:  # Ray is imported where it is needed
+    from nightrank.batch.run import Run
+    from nightrank.cluster.local import LocalCluster
 
 log = logging.getLogger("nightrank")
 
@@ -41,6 +39,10 @@ def demo(
     config: Annotated[Path, typer.Option(help="The job file.")] = Path("jobs/nightly.yaml"),
 ) -> None:
     """Fetch, sweep, train, score, publish, serve, ask; then stop what was started."""
+    from nightrank.batch.nightly import open_run, run_stages
+    from nightrank.cluster.local import applied_env, local_cluster
+    from nightrank.cluster.session import joined
+
     home = home.absolute()
     os.environ["NIGHTRANK_HOME"] = str(home)
     os.environ.pop("RAY_ADDRESS", None)  # a demonstration never uses somebody's cluster
@@ -83,6 +85,9 @@ def _print_gate(run: Run) -> None:
 
 
 def _ask(cluster: LocalCluster, *, store: str) -> None:
+    from nightrank.service.deploy import deploy
+    from nightrank.service.serve_config import load_serve_config
+
     url = deploy(
         load_serve_config(), dashboard_url=cluster.dashboard_url, port=cluster.http_port, store=store
     )
@@ -105,7 +110,6 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _print_end(run: Run, done: dict[str, Any]) -> None:
-    done = summary(run, skipped=done["skipped"])
     folder = run.store.path(release_key(run.record.release, "recommendations"))
     _heading(f"Parquet: {done['counts']['recommendations']} rows in {folder}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in done["seconds"].items())

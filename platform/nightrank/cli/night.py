@@ -1,4 +1,7 @@
-"""nightly and its stages: on the cluster of RAY_ADDRESS, else on a local one of their own."""
+"""nightly and its stages: on the cluster of RAY_ADDRESS, else on a local one of their own.
+
+Ray is imported where a command needs it: it takes seconds, and most commands only read files.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,9 @@ from typing import Any
 
 import typer
 
-from nightrank.batch.nightly import open_run, run_stages
-from nightrank.batch.run import STAGES
 from nightrank.cli.options import ClusterFile, Config, Overrides, RunKey
-from nightrank.cluster.local import applied_env, local_cluster
-from nightrank.cluster.session import inside_job, joined
 from nightrank.config.cluster import load_cluster
-from nightrank.config.job import load_job
+from nightrank.config.job import inside_job, load_job
 from nightrank.config.locations import nightrank_home
 
 log = logging.getLogger("nightrank")
@@ -34,10 +33,10 @@ def register(app: typer.Typer) -> None:
         "publish": "Judge the structure, write the manifest, move CURRENT.",
     }
     for name, text in helps.items():
-        app.command(name, help=text)(_command(STAGES if name == "nightly" else (name,)))
+        app.command(name, help=text)(_command(None if name == "nightly" else (name,)))
 
 
-def _command(stages: Sequence[str]) -> Any:
+def _command(stages: Sequence[str] | None) -> Any:
     def command(
         config: Config, set: Overrides = None, run: RunKey = None, cluster: ClusterFile = None
     ) -> None:
@@ -48,23 +47,29 @@ def _command(stages: Sequence[str]) -> Any:
 
 def run_night(
     config: Path,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] | None = None,
     *,
     overrides: Sequence[str] = (),
     run_key: str | None = None,
     cluster: Path | None = None,
 ) -> dict[str, Any]:
-    """Run stages of a job and return its summary; what jobs/ and the commands call."""
+    """Run stages of a job (default: all) and return its summary; what jobs/ and the commands call."""
+    from nightrank.batch.nightly import open_run, run_stages
+    from nightrank.batch.run import STAGES
+
     job = load_job(config, overrides=overrides, inside_job=inside_job())
     actors = load_cluster(cluster)
     run = open_run(job, key=run_key)
     with some_cluster():
-        return run_stages(run, actors, stages=stages)
+        return run_stages(run, actors, stages=STAGES if stages is None else stages)
 
 
 @contextlib.contextmanager
 def some_cluster() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS; where none is named, start a local one and stop it at the end."""
+    from nightrank.cluster.local import applied_env, local_cluster
+    from nightrank.cluster.session import joined
+
     if os.environ.get("RAY_ADDRESS"):
         with joined():
             yield

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nightrank.cluster.session import inside_job
-from nightrank.config.job import load_job
+from nightrank.config.job import inside_job, load_job
 from nightrank.config.locations import default_store
 from nightrank.release.store import Store, open_store
 

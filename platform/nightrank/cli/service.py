@@ -1,4 +1,4 @@
-"""serve: the service on the release in service, in the foreground."""
+"""serve: the service on the release in service, in the foreground; Ray is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
 from nightrank.cli.options import MaybeConfig, StoreUrl, chosen_store
-from nightrank.cluster.local import applied_env, local_cluster
 from nightrank.config.locations import nightrank_home
-from nightrank.service.deploy import deploy
-from nightrank.service.serve_config import load_serve_config
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +25,9 @@ def _serve(
     config: MaybeConfig = None,
     store: StoreUrl = None,
 ) -> None:
+    from nightrank.service.deploy import deploy, withdraw
+    from nightrank.service.serve_config import load_serve_config
+
     served = load_serve_config()
     url = str(chosen_store(config, store).url)
     with _dashboard(served.port if port is None else port) as (dashboard, http_port, ingress):
@@ -38,13 +37,14 @@ def _serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            ServeSubmissionClient(dashboard).delete_applications()
+        withdraw(dashboard)
 
 
 @contextlib.contextmanager
 def _dashboard(port: int) -> Iterator[tuple[str, int, str]]:
     """(dashboard URL, HTTP port, ingress) of the cluster at RAY_ADDRESS, or of one started for this command."""
+    from nightrank.cluster.local import applied_env, local_cluster
+
     address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
     if address:
         yield address, port, "the ingress that the cluster was started with"

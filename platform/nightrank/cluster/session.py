@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray._private import ray_constants
 from ray.exceptions import RayTaskError
 
 import nightrank
@@ -17,14 +17,6 @@ from nightrank.config.cluster import ActorSpec
 from nightrank.errors import ClusterError, NightrankError
 
 Result = TypeVar("Result")
-
-# Set by Ray for the entry point of a submitted job.
-JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
-
-def inside_job() -> bool:
-    """Is this process the entry point of `ray job submit`?"""
-    return JOB_MARK in os.environ
 
 
 @contextlib.contextmanager
@@ -41,8 +33,7 @@ def joined(address: str | None = None) -> Iterator[None]:
             "no Ray cluster: RAY_ADDRESS is not set; start one with `make cluster` and export the lines it "
             "prints, or submit the work with `ray job submit`"
         )
-    # A cluster on loopback sets this variable; Ray reads it on import, which may have been before.
-    ray_constants.ENABLE_RAY_CLUSTER = os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR) != "0"
+    _reachable(address)
     try:
         ray.init(
             address=address,
@@ -59,6 +50,19 @@ def joined(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reachable(address: str) -> None:
+    """Ray would try a dead host:port for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error}); is it running, and is RAY_ADDRESS up to date?"
+        ) from None
 
 
 def options(spec: ActorSpec) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """cluster.yaml's `metadata.actors`: what every kind of actor takes, for Tune, Data, Serve and jobs alike.
 
 The rest of the file is Ray's own (`ray up`) and not looked at here. Every kind must be there with every
-figure, so that nothing runs on a default nobody chose; GPUs are accepted only where something can use them.
+figure, so that nothing runs on a default nobody chose. GPUs are refused: nothing in this version would use one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from nightrank.config.locations import find_settings
 from nightrank.config.problems import Problem, ProblemsError, nearest, settings_error
 from nightrank.config.reading import read_mapping
 from nightrank.config.strict import StrictModel, validate
-
-_GPU_KINDS = ("tune_trial", "trainer")
-
 
 class ActorSpec(StrictModel):
     """What one actor of a kind reserves, and how many of them may be at work."""
@@ -34,8 +31,8 @@ class ActorSpec(StrictModel):
         if self.max_count < self.min_count:
             text = f"found {self.max_count}, expected at least min_count, which is {self.min_count}"
             problems.append(Problem(("max_count",), text))
-        if self.num_gpus > 1 and not self.num_gpus.is_integer():
-            text = f"found {self.num_gpus}, expected a whole number above 1 (Ray splits one GPU, not several)"
+        if self.num_gpus > 0:
+            text = f"found {self.num_gpus}, expected 0: no part of this version runs on a GPU"
             problems.append(Problem(("num_gpus",), text))
         if problems:
             raise ProblemsError(problems)
@@ -51,18 +48,6 @@ class ActorTable(StrictModel):
     scorer: ActorSpec
     service: ActorSpec
     partition: ActorSpec
-
-    @model_validator(mode="after")
-    def _used_gpus(self) -> Self:
-        expected = f"expected 0; only {' and '.join(_GPU_KINDS)} can use a GPU"
-        problems = [
-            Problem((kind, "num_gpus"), f"found {spec.num_gpus}, {expected}")
-            for kind, spec in self.specs().items()
-            if spec.num_gpus > 0 and kind not in _GPU_KINDS
-        ]
-        if problems:
-            raise ProblemsError(problems)
-        return self
 
     def specs(self) -> dict[str, ActorSpec]:
         """Kind to figures, in the order of the table."""

@@ -6,6 +6,7 @@ families, s3:// stores) are refused by name with what is available instead; no s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,13 +21,15 @@ from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
 from nightrank.config.strict import StrictModel, load
 
+JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the entry point of a submitted job
+
 
 class SplitConfig(StrictModel):
-    """What is held out: each user's latest n pairs."""
+    """What is held out of every user with more than n pairs: the latest n, or n at random."""
 
-    not_yet: ClassVar[Mapping[str, str]] = {"share": "the only split is {kind: leave_last, n: 1}"}
+    not_yet: ClassVar[Mapping[str, str]] = {"share": "the splits here hold out n pairs per user; remove it"}
 
-    kind: Literal["leave_last"] = "leave_last"
+    kind: Literal["leave_last", "per_user"] = "leave_last"
     n: int = Field(default=1, ge=1)
 
 
@@ -129,6 +132,11 @@ class JobConfig(StrictModel):
         return self.model_dump(
             mode="json", exclude={"store": True, "events": {"path": True}, "items": {"path": True}}
         )
+
+
+def inside_job() -> bool:
+    """Is this process the entry point of `ray job submit`?"""
+    return JOB_MARK in os.environ
 
 
 def load_job(path: Path | str, *, overrides: Sequence[str] = (), inside_job: bool = False) -> JobConfig:

@@ -22,6 +22,7 @@ from nightrank.errors import DataError
 Id = int | str
 INT = pa.int64()
 STRING = pa.large_string()
+INT64 = range(-(2**63), 2**63)
 
 
 class Ids:
@@ -74,12 +75,12 @@ class Ids:
 
     def find(self, value: Id) -> int | None:
         """The row of one id by binary search in its segment, or None. O(log n), no memory of its own."""
-        if isinstance(value, str) == self.is_int:
+        if isinstance(value, str) == self.is_int or not (isinstance(value, str) or value in INT64):
             return None
         segment = 0 if len(self.offsets) == 2 else bucket_of(value, len(self.offsets) - 1)
         low, high = int(self.offsets[segment]), int(self.offsets[segment + 1])
         end = high
-        key = value.encode() if isinstance(value, str) else value
+        key = _utf8(value) if isinstance(value, str) else value
         while low < high:
             middle = (low + high) // 2
             if self._key(middle) < key:
@@ -145,8 +146,13 @@ def encode(values: pa.ChunkedArray) -> tuple[Ids, NDArray[np.int32]]:
 
 def hash_id(value: Id) -> int:
     """xxh64 of one id, as in `Ids.hashes`."""
-    raw = value.encode() if isinstance(value, str) else value.to_bytes(8, "little", signed=True)
+    raw = _utf8(value) if isinstance(value, str) else value.to_bytes(8, "little", signed=True)
     return xxhash.xxh64_intdigest(raw)
+
+
+def _utf8(value: str) -> bytes:
+    """UTF-8; a lone surrogate, which JSON can bring in, gets bytes that no valid id has."""
+    return value.encode("utf-8", "surrogatepass")
 
 
 def bucket_of(value: Id, n_buckets: int) -> int:

@@ -84,7 +84,7 @@ def _divide(interactions: Interactions, *, users: NDArray[np.int32], held_out: N
 
 def _pair_hashes(interactions: Interactions, *, users: NDArray[np.int32], seed: int) -> NDArray[np.uint64]:
     """A uniform 64-bit key per pair from ids and seed alone (the finaliser of SplitMix64, Steele et al. 2014)."""
-    mixed = interactions.user_ids.hashes()[users] + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = interactions.user_ids.hashes()[users] + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     mixed = mixed ^ (interactions.item_ids.hashes()[interactions.user_items.indices] >> np.uint64(1))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

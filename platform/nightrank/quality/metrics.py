@@ -30,7 +30,7 @@ def hits(topk: TopK, truth: csr_matrix) -> NDArray[np.bool_]:
 
 
 def _sizes(truth: csr_matrix) -> Values:
-    sizes = np.diff(truth.indptr).astype(np.float64)
+    sizes: Values = np.diff(truth.indptr).astype(np.float64)
     sizes[sizes == 0] = np.nan
     return sizes
 
@@ -72,11 +72,10 @@ def ndcg(topk: TopK, truth: csr_matrix) -> Values:
     """Discounted gain of the hits, divided by that of a perfect list."""
     found = hits(topk, truth)
     discounts = 1.0 / np.log2(np.arange(2, found.shape[1] + 2))
-    sizes = _sizes(truth)
-    best = np.concatenate([[0.0], discounts.cumsum()])
-    reachable = np.minimum(np.nan_to_num(sizes), found.shape[1]).astype(np.int64)
-    result: Values = (found @ discounts) / best[reachable] if found.shape[1] else 0.0 * sizes
-    return np.where(np.isnan(sizes), np.nan, result)
+    reachable = np.minimum(np.diff(truth.indptr), found.shape[1])
+    best = np.concatenate([[np.nan], discounts.cumsum()])[reachable]  # NaN: no truth, nothing to divide by
+    result: Values = (found @ discounts) / best
+    return result
 
 
 METRICS: dict[str, Callable[[TopK, csr_matrix], Values]] = {

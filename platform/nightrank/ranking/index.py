@@ -72,7 +72,7 @@ class ItemIndex:
         _check(user_vectors, name="user_vectors", n_dims=2)
         self._check_query(user_vectors, k, exclude=exclude, allow=allow)
         if allow is not None and not isinstance(allow, csr_matrix):
-            return self._within(user_vectors, k, exclude=exclude, rows=np.unique(allow))
+            return self._within(user_vectors, k, exclude=exclude, rows=np.unique(allow).astype(np.int64))
         n_items = len(self.item_vectors)
         result = TopK.empty(len(user_vectors), k)
         if k == 0 or n_items == 0 or len(user_vectors) == 0:
@@ -137,7 +137,8 @@ class ItemIndex:
         least = np.full(len(users), np.finfo(scores.dtype).min)
         if k < scores.shape[1]:
             kth = np.partition(scores, -k, axis=1)[:, -k]
-            least = np.maximum(np.nextafter((kth - 2.0 * error).astype(scores.dtype), -np.inf), least)
+            with np.errstate(over="ignore"):  # below the lowest float32: everything finite is kept
+                least = np.maximum(np.nextafter((kth - 2.0 * error).astype(scores.dtype), -np.inf), least)
         pair_users, pair_items = np.nonzero(scores >= least[:, None])
         exact = self._canonical(users, pair_users, pair_items)
         order = np.lexsort((pair_items, -exact, pair_users))
@@ -185,8 +186,8 @@ class ItemIndex:
                     raise DataError(
                         f"{name} has shape {cells.shape}; expected users x items, {len(user_vectors)} x {n_items}"
                     )
-            elif cells is not None and len(cells) and not 0 <= np.min(cells) <= np.max(cells) < n_items:
-                raise DataError(f"allow names rows outside 0..{n_items - 1}")
+            elif cells is not None:
+                _check_rows(np.asarray(cells), name=name, n_items=n_items)
 
 
 def _check(array: NDArray[np.generic], *, name: str, n_dims: int) -> None:
@@ -200,6 +201,14 @@ def _check(array: NDArray[np.generic], *, name: str, n_dims: int) -> None:
         raise DataError(
             f"{name} holds a value that is not finite, first in row {bad}; refit or drop that row"
         )
+
+
+def _check_rows(rows: NDArray[np.generic], *, name: str, n_items: int) -> None:
+    if name == "exclude" or (rows.size and rows.dtype.kind not in "iu"):
+        expected = "csr_matrix" if name == "exclude" else "csr_matrix or integer item rows"
+        raise DataError(f"{name} holds {rows.dtype} and is no scipy.sparse.csr_matrix; expected {expected}")
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < n_items:
+        raise DataError(f"allow names rows outside 0..{n_items - 1}")
 
 
 def _mask(scores: NDArray[np.floating], *, exclude: csr_matrix | None, allow: csr_matrix | None) -> None:

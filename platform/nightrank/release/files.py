@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -41,25 +43,35 @@ def record_of(path: Path) -> FileRecord:
         return FileRecord(rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
     except FileNotFoundError:
         raise ReleaseError(f"{path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ReleaseError(f"{path.name} cannot be read: {error}") from None
 
 
-def open_array(path: Path, *, dtype: str, n_dims: int) -> NDArray[np.generic]:
-    """Memory-map a .npy file read-only; ReleaseError where it is not the array that is expected."""
+def open_array(path: Path, *, dtype: str | Sequence[str], n_dims: int) -> NDArray[np.generic]:
+    """Memory-map a .npy file read-only; ReleaseError where it is not (one of) the array that is expected."""
     try:
-        try:
-            array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError:
-            array = np.load(path, allow_pickle=False)  # an empty array cannot be mapped
-            if array.size:
-                raise
+        array = _mapped(path)
     except FileNotFoundError:
         raise ReleaseError(f"{path.name} is missing from {path.parent.name}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # on a broken header numpy's parser raises nearly anything
         raise ReleaseError(f"{path.name} is not a whole array file: {error}") from None
-    if array.dtype != np.dtype(dtype) or array.ndim != n_dims:
+    expected = [dtype] if isinstance(dtype, str) else dtype
+    if array.dtype not in map(np.dtype, expected) or array.ndim != n_dims:
         raise ReleaseError(
-            f"{path.name} holds {array.dtype} with {array.ndim} dimensions; expected {dtype} with {n_dims}"
+            f"{path.name} holds {array.dtype} with {array.ndim} dimensions; "
+            f"expected {' or '.join(expected)} with {n_dims}"
         )
     return array
+
+
+def _mapped(path: Path) -> NDArray[np.generic]:
+    """Only the .npy format: np.load would also open archives and, if let, pickles."""
+    try:
+        mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
+        return mapped
+    except ValueError:
+        with path.open("rb") as file:
+            array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+        if array.size:  # an empty array cannot be mapped; any other has to be
+            raise
+        return array

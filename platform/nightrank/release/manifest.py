@@ -72,7 +72,7 @@ def read_manifest(store: Store, release_id: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError as error:
-        version = re.search(rb'"format_version"\s*:\s*([0-9]+)', found.data)
+        version = re.search(rb'"format_version"\s*:\s*([0-9]{1,9})\b', found.data)
         if version is not None and int(version[1]) != FORMAT_VERSION:
             raise _other_version(release_id, int(version[1])) from None
         problem = error.errors()[0]

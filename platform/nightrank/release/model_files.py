@@ -97,12 +97,14 @@ class ModelFiles:
     @cached_property
     def seen(self) -> csr_matrix:
         """The combined weights, CSR float32 (n_users, n_items)."""
-        parts = [
+        weights, items, offsets = (
             open_array(self.folder / f"seen_{name}.npy", dtype=dtype, n_dims=1)
-            for name, dtype in (("weights", "float32"), ("items", "int32"))
-        ]
-        ends = np.load(self.folder / "seen_offsets.npy", mmap_mode="r", allow_pickle=False)
-        return csr_matrix((*parts, ends), shape=(self.card.n_users, self.card.n_items))
+            for name, dtype in (("weights", "float32"), ("items", "int32"), ("offsets", ("int32", "int64")))
+        )
+        try:
+            return csr_matrix((weights, items, offsets), shape=(self.card.n_users, self.card.n_items))
+        except ValueError as error:
+            raise ReleaseError(f"seen_*.npy do not fit each other or model.json: {error}") from None
 
 
 def default_buckets(n_users: int) -> int:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -68,9 +69,15 @@ class Release:
     @cached_property
     def popular(self) -> list[tuple[Id, float]]:
         """(item id, users) over all, most popular first."""
-        table = pq.read_table(self.folder / "popular.parquet")
-        overall = table.filter(table["category"].is_null())
-        return list(zip(overall["item_id"].to_pylist(), overall["score"].to_pylist(), strict=True))
+        try:
+            table = pq.read_table(self.folder / "popular.parquet")
+            overall = table.filter(table["category"].is_null())
+            return list(zip(overall["item_id"].to_pylist(), overall["score"].to_pylist(), strict=True))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise ReleaseError(
+                f"release {self.id} is damaged: popular.parquet cannot be read ({type(error).__name__}); "
+                "`nightrank releases verify` names all that is wrong with it"
+            ) from None
 
     @cached_property
     def _titles(self) -> Ids | None:

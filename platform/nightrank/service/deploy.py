@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 import urllib.error
@@ -27,11 +28,17 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     try:
         client = ServeSubmissionClient(dashboard_url)
         client.deploy_applications(raw)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
     url = f"http://{raw['http_options']['host']}:{port}"
     _wait(client, url)
     return url
+
+
+def withdraw(dashboard_url: str) -> None:
+    """Take the applications of a cluster down; does nothing where the cluster is gone already."""
+    with contextlib.suppress(OSError, RuntimeError):
+        ServeSubmissionClient(dashboard_url).delete_applications()
 
 
 def _wait(client: ServeSubmissionClient, url: str) -> None:

@@ -52,12 +52,20 @@ class ReleaseHolder:
                     self.release = _warm(open_release(self.store, wanted))
                     log.info("answering from release %s", wanted)
                 problem = None
-            except (NightrankError, OSError) as error:
-                problem = str(error)
+            except NightrankError as error:
+                problem = self._told(str(error))
+            except Exception as error:  # whatever it is, the thread that follows CURRENT must not end
+                log.exception("the wanted release cannot be opened")
+                problem = f"the wanted release cannot be opened ({type(error).__name__}); see the log"
             if problem is not None and problem != self.problem:
                 held = "none" if self.release is None else self.release.id
                 log.error("the wanted release is refused, still answering from %s: %s", held, problem)
             self.problem = problem
+
+    def _told(self, message: str) -> str:
+        """A message for anybody who asks over HTTP: without where the store is."""
+        url = self.store.url
+        return message.replace(f"store {url}", "the store").replace(url, "the store")
 
     def _loop(self) -> None:
         while True:

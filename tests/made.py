@@ -1,0 +1,181 @@
+"""Small inputs and whole releases for tests, made by the product's own code in this process, without Ray.
+
+Everything is a function of its arguments: no test that calls these downloads, mocks or shares anything.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightrank.batch.inputs import find_inputs, load_interactions
+from nightrank.batch.publish import publish
+from nightrank.batch.run import Run, start_run
+from nightrank.batch.score import RECOMMENDATIONS, ScoreUnits, all_units, record_name
+from nightrank.batch.train import chosen_recipe
+from nightrank.config.job import JobConfig, resolve_paths
+from nightrank.data.splits import split
+from nightrank.models import fit
+from nightrank.quality.evaluation import per_user, relevant_truth
+from nightrank.quality.gates import quality_gate
+from nightrank.release.model_files import default_buckets, open_model, save_model
+from nightrank.release.reader import Release, open_release
+from nightrank.release.store import Store, open_store
+
+N_USERS, N_ITEMS = 60, 40
+COLUMNS = {"user": "user_id", "item": "item_id", "weight": "weight", "time": "timestamp"}
+GENRES = ("Comedy", "Drama", "Sci-Fi")
+ODD_TEXTS = ("7", "a b", "c%2Fd?e#f&g=h+i", "ünïcode", "日本", "😀 user", "'; DROP TABLE", "Z", "z", "..x")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A store with one release in service, the run that made it, and the release opened."""
+
+    store: Store
+    run: Run
+    release: Release
+
+    @property
+    def folder(self) -> Path:
+        """Where the release lies."""
+        return self.release.folder
+
+
+def make_ids(n: int, *, kind: str) -> list[Any]:
+    """n distinct ids: 0, negative and the ends of int64 among the integers, hard-to-quote ones in the texts."""
+    if kind == "string":
+        return [*ODD_TEXTS[:n], *(f"id-{number:04d}" for number in range(n - len(ODD_TEXTS[:n])))]
+    ends = [0, -1, 2**63 - 1, -(2**63)][:n]
+    return [*ends, *(7 * number + 3 for number in range(n - len(ends)))]
+
+
+def make_events(
+    *,
+    n_users: int = N_USERS,
+    n_items: int = N_ITEMS,
+    users: str = "int64",
+    items: str = "int64",
+    seed: int = 0,
+) -> pa.Table:
+    """Events with weights 1 to 5 and times; user 4 has seen all items but 3, user 5 all of them."""
+    rng = np.random.default_rng(seed)
+    user_ids, item_ids = make_ids(n_users, kind=users), make_ids(n_items, kind=items)
+    liked = 1.0 / np.arange(2, n_items + 2)
+    rows: list[tuple[int, int]] = []
+    for user in range(n_users):
+        count = {4: n_items - 3, 5: n_items}.get(user, int(rng.integers(2, max(3, n_items // 4))))
+        rows += [
+            (user, int(item)) for item in rng.choice(n_items, count, replace=False, p=liked / liked.sum())
+        ]
+    order = rng.permutation(len(rows))
+    return pa.table(
+        {
+            "user_id": [user_ids[rows[place][0]] for place in order],
+            "item_id": [item_ids[rows[place][1]] for place in order],
+            "weight": rng.integers(1, 6, len(rows)).astype(np.float32),
+            "timestamp": rng.integers(880_000_000, 890_000_000, len(rows)),
+        }
+    )
+
+
+def make_items(*, n_items: int = N_ITEMS, items: str = "int64") -> pa.Table:
+    """Titles (the third has none) and genres (the first has none, the second two) of n_items + 1 items.
+
+    The last one is in no event.
+    """
+    ids = [*make_ids(n_items, kind=items), "id-nobody" if items == "string" else 999_999]
+    genres = [GENRES[place % len(GENRES)] for place in range(n_items + 1)]
+    genres[0], genres[1] = "", "Drama|Comedy"
+    titles = [f"Títle {place}" if place != 2 else None for place in range(n_items + 1)]
+    return pa.table({"item_id": ids, "title": titles, "genres": genres})
+
+
+def make_job(
+    folder: Path, *, events: pa.Table | None = None, items: pa.Table | None = None, **settings: Any
+) -> JobConfig:
+    """A job over the given tables (default: `make_events`, `make_items`); no item table where `items=[]`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(make_events() if events is None else events, folder / "events.parquet")
+    raw: dict[str, Any] = {
+        "store": "store",
+        "events": {"path": "events.parquet", "columns": COLUMNS},
+        "train": {"model": "als", "params": {"factors": 8, "epochs": 3}},
+        "score": {"k": 20, "buckets": 4, "similar_items_k": 10},
+    }
+    table = make_items() if items is None else items
+    if len(table):
+        pq.write_table(table, folder / "items.parquet")
+        raw["items"] = {"path": "items.parquet", "title": "title", "categories": "genres"}
+    return resolve_paths(JobConfig.model_validate(raw | settings), base=folder)
+
+
+def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
+    """The job's run with its recipe judged against popularity and fitted on all events."""
+    run = start_run(open_store(job.store), job, find_inputs(job))
+    recipe, interactions = chosen_recipe(run), load_interactions(job, run.inputs)
+    tonight = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
+    metric, k = job.objective.metric, job.objective.k
+    truth = relevant_truth(tonight, job.objective.rule)
+    values = []
+    for family, params in ((recipe.family, recipe.params), ("popularity", {})):
+        model = fit(family, tonight.train, params=params, seed=job.seed, threads=threads)
+        values.append(per_user(model, tonight, metric=metric, k=k, truth=truth, threads=threads))
+    quality = quality_gate(
+        *values, metric=f"{metric}@{k}", min_change=-1.0, baseline_recipe={"family": "popularity"}
+    ).as_dict()
+    model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=threads)
+    buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
+    card = save_model(run.path("model"), model, interactions, n_buckets=buckets, seed=job.seed)
+    counts = {"users": card.n_users, "items": card.n_items, "pairs": card.n_pairs}
+    run.put_json(
+        "stages/train.json",
+        {"recipe": recipe.model_dump(), "quality": quality, "model": counts, "seconds": 0.0},
+    )
+    return run
+
+
+def score_in_process(run: Run, *, threads: int = 1) -> Run:
+    """Every unit written by the class that Ray Data runs in its actors, then the stage's record."""
+    scorer = ScoreUnits(
+        store=run.store.url,
+        run=run.name(""),
+        run_key=run.key,
+        release=run.record.release,
+        settings=run.job.score.model_dump(),
+        metric=f"{run.job.objective.metric}@{run.job.objective.k}",
+        n_threads=threads,
+    )
+    units = list(all_units(open_model(run.path("model"))))
+    for unit in units:
+        scorer.write(unit)
+    records = [run.get_json(record_name(unit)) for unit in units if unit["table"] == RECOMMENDATIONS]
+    counts = {name: sum(record[name] for record in records) for name in ("users", "rows", "empty_users")}
+    run.put_json("stages/score.json", counts | {"seconds": 0.0})
+    return run
+
+
+def scored_run(folder: Path, *, threads: int = 1, **job: Any) -> Run:
+    """A run in `folder` that has only its publish stage left; `job` goes to `make_job`."""
+    return score_in_process(trained_run(make_job(folder, **job), threads=threads), threads=threads)
+
+
+def published_release(folder: Path, *, threads: int = 1, **job: Any) -> Published:
+    """A release in service in `folder`/store; `job` goes to `make_job`."""
+    run = scored_run(folder, threads=threads, **job)
+    publish(run)
+    return Published(store=run.store, run=run, release=open_release(run.store, run.record.release))
+
+
+def copied(published: Published, folder: Path) -> Published:
+    """The same in a store of its own, for tests that damage it."""
+    shutil.copytree(published.store.url, folder / "store")
+    store = open_store(str(folder / "store"))
+    run = Run(store=store, record=published.run.record, job=published.run.job, inputs=published.run.inputs)
+    return Published(store=store, run=run, release=open_release(store, published.release.id))
