@@ -131,7 +131,6 @@ def test_files_without_our_table_are_refused(tmp_path):
     assert "metadata.actor: unknown key (found {}); did you mean actors?" in refusal(tmp_path, extra)
 
 
-
 def test_the_file_is_found_here_then_in_the_package(tmp_path, monkeypatch):
     """An explicit file wins, then ./cluster.yaml, then the code's own copy; a missing one is named."""
     monkeypatch.chdir(tmp_path)

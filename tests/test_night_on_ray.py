@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 import yaml
 
+from kills import workers
 from made import GENRES, make_events, make_items
 from nightrank.cli import main
 from nightrank.cluster.check import check
@@ -235,24 +235,15 @@ def test_a_killed_scorer_changes_nothing(night: Night, first: dict[str, Any]) ->
     )
     killed = 0
     while driver.poll() is None and killed < 3:
-        killed += kill_one("ScoreUnits")
+        for _, scorer in workers(night.cluster, "ScoreUnits"):
+            scorer.kill()
+            killed += 1
         time.sleep(0.05)
     output, log = driver.communicate(timeout=200)
     assert driver.returncode == 0, log
     assert killed, "no scorer was seen, so nothing was tested"
     release = json.loads(output.splitlines()[-1])["release"]
     assert parquet_bytes(other, release) == parquet_bytes(night.store, first["release"])
-
-
-def kill_one(name: str) -> int:
-    """SIGKILL a process whose title names `name`; how many were killed."""
-    for process in psutil.process_iter(["cmdline"]):
-        if any(name in part for part in process.info["cmdline"] or ()) and "ray::" in " ".join(
-            process.info["cmdline"]
-        ):
-            process.kill()
-            return 1
-    return 0
 
 
 def test_the_service_answers_from_the_release_in_service(

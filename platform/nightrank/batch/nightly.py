@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nightrank.batch.inputs import find_inputs
@@ -41,7 +41,15 @@ def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str]) -> Summar
         "score": lambda: score(run, actors),
         "publish": lambda: publish(run),
     }
-    skipped = []
+    skipped: list[str] = []
+    with run.store.holding(run.name("lock")):
+        _run(run, work, stages=stages, skipped=skipped)
+    return summary(run, skipped=skipped)
+
+
+def _run(
+    run: Run, work: Mapping[str, Callable[[], Any]], *, stages: Sequence[str], skipped: list[str]
+) -> None:
     for stage in stages:
         if stage == "sweep" and run.job.train.model is not None:
             log.info("sweep: left out, the job names its model (%s)", run.job.train.model)
@@ -53,7 +61,6 @@ def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str]) -> Summar
         log.info("%s: started (run %s)", stage, run.key)
         work[stage]()
         log.info("%s: done", stage)
-    return summary(run, skipped=skipped)
 
 
 def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:

@@ -22,7 +22,7 @@ from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unit_
 from nightrank.data.ids import STRING, Ids
 from nightrank.errors import DataError, GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate
-from nightrank.release.files import FileRecord, open_array, record_of
+from nightrank.release.files import FileRecord, open_array, record_of, save_array
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.publish import move_current, published, write_release
@@ -134,6 +134,11 @@ def _copy_model(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
         with replacing(target) as temporary:
             shutil.copyfile(model.folder / name, temporary)
         records[f"arrays/{name}"] = record_of(target)
+        if records[f"arrays/{name}"] != model.card.files.get(name, records[f"arrays/{name}"]):
+            raise ReleaseError(
+                f"{name} of run {run.key} is no longer what the train stage saved; delete "
+                f"{run.path('stages/train.json')} to have it run again"
+            )
     return records
 
 
@@ -165,8 +170,9 @@ def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
         rows = model.item_ids.rows_of(items["item"])
         titles = np.full(model.card.n_items, "", dtype=object)
         titles[rows[rows >= 0]] = items["title"].fill_null("").to_numpy()[rows >= 0]
-        Ids(pa.array(titles, STRING)).save(folder / "arrays", "titles")
-        for name in ("arrays/titles.offsets.npy", "arrays/titles.bytes.npy"):
+        for stem, array in Ids(pa.array(titles, STRING)).arrays("titles").items():
+            name = f"arrays/{stem}.npy"
+            save_array(folder / name, array)
             records[name] = record_of(folder / name)
     return records
 

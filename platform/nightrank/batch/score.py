@@ -24,11 +24,11 @@ from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.ranking import ItemIndex, TopK
 from nightrank.ranking.ranker import Ranker, chunks
 from nightrank.ranking.similar import SimilarItems
-from nightrank.release.files import part_name, record_of, sha256_of
+from nightrank.release.files import part_name, record_of, save_array, sha256_of
 from nightrank.release.manifest import release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.reader import item_parts, list_array_names
-from nightrank.release.store import open_store, replacing
+from nightrank.release.store import open_store
 from nightrank.release.tables import list_rows, recommendations_schema, similar_items_schema, write_table
 
 log = logging.getLogger("nightrank.score")
@@ -171,8 +171,7 @@ class ScoreUnits:
             (items, unit_files(unit)[1], [topk.item_rows for _, topk in lists]),
             (scores, unit_files(unit)[2], [topk.scores for _, topk in lists]),
         ):
-            with replacing(self.store.path(key)) as temporary, temporary.open("wb") as file:
-                np.save(file, np.concatenate(arrays))
+            save_array(self.store.path(key), np.concatenate(arrays))
             files[name] = record_of(self.store.path(key)).model_dump()
         counts = np.concatenate([topk.counts for _, topk in lists])
         users = int(unit["stop"] - unit["start"]) if unit["table"] == RECOMMENDATIONS else 0

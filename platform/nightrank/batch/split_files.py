@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from nightrank.data.ids import ids_from_arrays
 from nightrank.data.interactions import Interactions
 from nightrank.data.splits import Split
+from nightrank.release.files import save_array
 from nightrank.release.store import replacing
 
 DONE = "complete"
@@ -20,12 +21,11 @@ DONE = "complete"
 
 def save_split(folder: Path, split: Split) -> None:
     """Write train's matrix and the truth; `complete` comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, matrix in (("train", split.train.user_items), ("truth", split.truth)):
-        np.save(folder / f"{name}_weights.npy", matrix.data)
-        np.save(folder / f"{name}_items.npy", matrix.indices)
-        np.save(folder / f"{name}_offsets.npy", matrix.indptr)
-        np.save(folder / f"{name}_shape.npy", np.array(matrix.shape, dtype=np.int64))
+        save_array(folder / f"{name}_weights.npy", matrix.data)
+        save_array(folder / f"{name}_items.npy", matrix.indices)
+        save_array(folder / f"{name}_offsets.npy", matrix.indptr)
+        save_array(folder / f"{name}_shape.npy", np.array(matrix.shape, dtype=np.int64))
     with replacing(folder / DONE) as temporary:
         temporary.write_text(f"{split.n_unknown_users}\n")
 

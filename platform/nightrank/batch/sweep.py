@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from ray import tune
-from ray.tune import Callback, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from nightrank.batch.inputs import Inputs, load_interactions
 from nightrank.batch.run import Run
 from nightrank.batch.split_files import DONE, open_split, save_split
-from nightrank.batch.trials import Spec, leaderboard, measure, specs, winner
+from nightrank.batch.trials import Spec, died, leaderboard, measure, specs, winner
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.config.job import JobConfig
@@ -43,15 +43,13 @@ def sweep(run: Run, actors: ActorTable) -> dict[str, Any]:
         missing = [spec for spec in wanted if run.get_json(_record(spec)) is None]
         if missing:
             _tune(run, missing, total=len(wanted), spec=actors.tune_trial)
-        outcomes = [run.get_json(_record(spec)) for spec in wanted]
-        best = winner([one for one in outcomes if one is not None])
+        outcomes = [run.get_json(_record(spec)) or died(spec, seed=run.job.seed) for spec in wanted]
+        best = winner(outcomes)
         metric = f"{run.job.objective.metric}@{run.job.objective.k}"
         with replacing(run.path("leaderboard.parquet")) as temporary:
-            pq.write_table(
-                leaderboard([one for one in outcomes if one is not None], metric=metric), temporary
-            )
+            pq.write_table(leaderboard(outcomes, metric=metric), temporary)
         if best is None:
-            reasons = sorted({str(one["reason"]) for one in outcomes if one is not None})
+            reasons = sorted({str(one["reason"]) for one in outcomes})
             raise DataError(f"every trial of the sweep failed: {'; '.join(reasons[:3])}")
         outcome["winner"] = dict(best)
         outcome["metric"] = metric
@@ -84,6 +82,7 @@ def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> 
             name="tune",
             storage_path=str(run.path("sweep")),
             verbose=0,
+            failure_config=FailureConfig(max_failures=2),  # of the process; a fit that fails is an outcome
             callbacks=[_Progress(done=total - len(missing), total=total)],
         ),
     ).fit()
@@ -111,7 +110,3 @@ class _Progress(Callback):  # type: ignore[misc]
         result = trial.last_result
         value = result.get("reason") if result.get("value") is None else f"{result['value']:.4f}"
         log.info("trial %d/%d %s %s: %s", self.done, self.total, result["family"], result["params"], value)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.done += 1
-        log.warning("trial %d/%d died: %s", self.done, self.total, trial.config["spec"])

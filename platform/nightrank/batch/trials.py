@@ -91,6 +91,12 @@ def measure(spec: Spec, split: Split, *, job: JobConfig, threads: int) -> dict[s
     return outcome
 
 
+def died(spec: Spec, *, seed: int) -> dict[str, Any]:
+    """The outcome of a trial that left no record: its process ended three times before it could."""
+    reason = "the process of the trial died each time (killed, or out of memory)"
+    return {**spec, "seed": seed, "value": None, "fit_s": None, "rank_s": None, "reason": reason}
+
+
 def leaderboard(outcomes: Sequence[Mapping[str, Any]], *, metric: str) -> pa.Table:
     """All trials, best first; failed ones last with their reason. Ties go to the cheaper, then to the id."""
     ordered = sorted(outcomes, key=_order)

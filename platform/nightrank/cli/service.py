@@ -13,6 +13,7 @@ import typer
 
 from nightrank.cli.options import MaybeConfig, StoreUrl, chosen_store
 from nightrank.config.locations import nightrank_home
+from nightrank.errors import ClusterError
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,8 @@ def _serve(
 
     served = load_serve_config()
     url = str(chosen_store(config, store).url)
-    with _dashboard(served.port if port is None else port) as (dashboard, http_port, ingress):
+    preferred = int(os.environ.get("NIGHTRANK_HTTP_PORT", served.port))  # what `make cluster` keeps free
+    with _dashboard(preferred if port is None else port) as (dashboard, http_port, ingress):
         base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
         typer.echo(f"serving {url} on {base} ({ingress}); {base}/docs describes it; Ctrl-C stops it")
         stop = threading.Event()
@@ -45,9 +47,15 @@ def _dashboard(port: int) -> Iterator[tuple[str, int, str]]:
     """(dashboard URL, HTTP port, ingress) of the cluster at RAY_ADDRESS, or of one started for this command."""
     from nightrank.cluster.local import applied_env, local_cluster
 
-    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
-    if address:
-        yield address, port, "the ingress that the cluster was started with"
+    joined = [os.environ.get(name, "") for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")]
+    if any(joined):
+        url = next((address for address in joined if address.startswith("http")), None)
+        if url is None:
+            raise ClusterError(
+                f"RAY_ADDRESS is {joined[1]}; the service is deployed over the dashboard: set "
+                "RAY_API_SERVER_ADDRESS to its address, such as http://127.0.0.1:8265"
+            )
+        yield url, port, "the ingress that the cluster was started with"
         return
     with local_cluster(home=nightrank_home(), http_port=port) as cluster, applied_env(cluster):
         yield cluster.dashboard_url, cluster.http_port, cluster.ingress

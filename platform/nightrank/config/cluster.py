@@ -16,6 +16,7 @@ from nightrank.config.problems import Problem, ProblemsError, nearest, settings_
 from nightrank.config.reading import read_mapping
 from nightrank.config.strict import StrictModel, validate
 
+
 class ActorSpec(StrictModel):
     """What one actor of a kind reserves, and how many of them may be at work."""
 

@@ -8,7 +8,6 @@ refused where files are read; here every array already is int64 or string.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,14 +106,13 @@ class Ids:
         """The same ids in another row order, sorted within the segments of `offsets`."""
         return Ids(self.array.take(pa.array(rows)), offsets=offsets)
 
-    def save(self, folder: Path, stem: str) -> None:
-        """Write `stem.npy` (int64) or `stem.offsets.npy` and `stem.bytes.npy` (string)."""
+    def arrays(self, stem: str) -> dict[str, NDArray[np.generic]]:
+        """The ids as named arrays for files: `stem` (int64), or `stem.offsets` and `stem.bytes` (string)."""
         if self.is_int:
-            np.save(folder / f"{stem}.npy", self._values)
-            return
+            return {stem: self._values}
         first, last = int(self._ends[0]), int(self._ends[-1])
-        np.save(folder / f"{stem}.offsets.npy", self._ends - first)
-        np.save(folder / f"{stem}.bytes.npy", np.frombuffer(self._bytes[first:last], dtype=np.uint8))
+        data = np.frombuffer(self._bytes[first:last], dtype=np.uint8)
+        return {f"{stem}.offsets": self._ends - first, f"{stem}.bytes": data}
 
 
 def ids_from_arrays(

@@ -41,8 +41,12 @@ class SimilarItems:
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to length 1 (float64 norm, rounded once); zero rows stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    """Rows scaled to length 1 (float64 norm, summed in column order, so equal on every CPU; rounded once);
+    zero rows stay zero."""
+    squares = np.zeros(len(vectors), dtype=np.float64)
+    for column in range(vectors.shape[1]):
+        squares += np.square(vectors[:, column], dtype=np.float64)
+    norms = np.sqrt(squares)
     norms[norms == 0] = 1.0
     result: NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
     return result

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from nightrank.errors import ReleaseError
+from nightrank.release.store import replacing
 
 
 class FileRecord(BaseModel):
@@ -45,6 +46,12 @@ def record_of(path: Path) -> FileRecord:
         raise ReleaseError(f"{path.name} is missing") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ReleaseError(f"{path.name} cannot be read: {error}") from None
+
+
+def save_array(path: Path, array: NDArray[np.generic]) -> None:
+    """Write a .npy file, in one step: two writers of the same array cannot harm each other."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def open_array(path: Path, *, dtype: str | Sequence[str], n_dims: int) -> NDArray[np.generic]:

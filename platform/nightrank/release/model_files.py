@@ -22,7 +22,7 @@ from nightrank.data.ids import Ids, ids_from_arrays
 from nightrank.data.interactions import Interactions
 from nightrank.errors import ReleaseError
 from nightrank.models import FactorModel
-from nightrank.release.files import FileRecord, open_array, record_of
+from nightrank.release.files import FileRecord, open_array, record_of, save_array
 from nightrank.release.store import replacing
 
 USERS_PER_BUCKET = 20_000
@@ -117,17 +117,14 @@ def save_model(
     folder: Path, model: FactorModel, interactions: Interactions, *, n_buckets: int, seed: int
 ) -> ModelCard:
     """Write the arrays of a model and the interactions that it was fitted on; model.json comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*.npy"):
-        leftover.unlink()
     buckets = (interactions.user_ids.hashes() % np.uint64(n_buckets)).astype(np.int64)
     order = np.argsort(buckets, kind="stable")
     offsets = np.zeros(n_buckets + 1, dtype=np.int64)
     np.cumsum(np.bincount(buckets, minlength=n_buckets), out=offsets[1:])
     seen = interactions.user_items[order]
-    interactions.user_ids.reordered(order, offsets=offsets).save(folder, "user_ids")
-    interactions.item_ids.save(folder, "item_ids")
     arrays = {
+        **interactions.user_ids.reordered(order, offsets=offsets).arrays("user_ids"),
+        **interactions.item_ids.arrays("item_ids"),
         "bucket_offsets": offsets,
         "user_vectors": model.user_vectors[order],
         "item_vectors": model.item_vectors,
@@ -138,7 +135,7 @@ def save_model(
         "seen_weights": seen.data,
     }
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+        save_array(folder / f"{name}.npy", array)
     card = ModelCard(
         family=model.family,
         params=dict(model.params),
@@ -149,7 +146,7 @@ def save_model(
         n_buckets=n_buckets,
         user_id_type=interactions.user_ids.kind,  # type: ignore[arg-type]
         item_id_type=interactions.item_ids.kind,  # type: ignore[arg-type]
-        files={path.name: record_of(path) for path in sorted(folder.glob("*.npy"))},
+        files={f"{name}.npy": record_of(folder / f"{name}.npy") for name in sorted(arrays)},
     )
     with replacing(folder / "model.json") as temporary:
         temporary.write_text(card.model_dump_json(indent=1) + "\n")

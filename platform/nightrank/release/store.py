@@ -49,6 +49,9 @@ class Store(Protocol):
     def path(self, key: str) -> Path:
         """Where a file is, for memory maps and for writers of big files."""
 
+    def holding(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Hold a name for as long as the block runs; StoreConflict where somebody else holds it."""
+
 
 class LocalStore:
     """A folder. One step is os.replace; conditional puts hold an flock."""
@@ -93,6 +96,21 @@ class LocalStore:
         """See Store."""
         folder = self.path(key)
         return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+    @contextlib.contextmanager
+    def holding(self, key: str) -> Iterator[None]:
+        """See Store. The lock goes with the process: one that was killed holds nothing."""
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreConflict(
+                    f"{key} in store {self.url} is held by another process, which is at the same work; wait for "
+                    "it to end, then run the command again"
+                ) from None
+            yield
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from nightrank.data.ids import Id, Ids
 from nightrank.errors import NightrankError
 from nightrank.release.reader import Release
 
+DEFAULT_K = 10
 INT64 = range(-(2**63), 2**63)
 
 
@@ -21,9 +22,9 @@ class RequestError(NightrankError):
         self.status, self.code = status, code
 
 
-def recommendations(release: Release, user_id: str, *, k: int) -> dict[str, Any]:
+def recommendations(release: Release, user_id: str, *, k: int | None) -> dict[str, Any]:
     """The stored list of a known user (`precomputed`), else the most popular items (`popular`)."""
-    _at_most(k, release.manifest.k, what="recommendations")
+    k = _at_most(k, release.manifest.k, what="recommendations")
     user = parse_id(user_id, release.model.user_ids, what="user_id")
     row = release.model.user_ids.find(user)
     answer = {"user_id": user, "release": release.id}
@@ -33,12 +34,13 @@ def recommendations(release: Release, user_id: str, *, k: int) -> dict[str, Any]
     return answer | {"source": "precomputed", "items": _ranked(release, rows[:k], scores[:k])}
 
 
-def history(release: Release, user_id: str, *, k: int) -> dict[str, Any]:
+def history(release: Release, user_id: str, *, k: int | None) -> dict[str, Any]:
     """What a known user did, strongest first, ties by item id."""
     user = parse_id(user_id, release.model.user_ids, what="user_id")
     row = release.model.user_ids.find(user)
     if row is None:
         raise RequestError(404, "unknown_user", f"user {user_id!r} is not in release {release.id}")
+    k = DEFAULT_K if k is None else k
     rows, weights = release.history(row)
     items = [
         _item(release, int(item), weight=float(weight))
@@ -47,9 +49,9 @@ def history(release: Release, user_id: str, *, k: int) -> dict[str, Any]:
     return {"user_id": user, "release": release.id, "items": items}
 
 
-def similar(release: Release, item_id: str, *, k: int) -> dict[str, Any]:
+def similar(release: Release, item_id: str, *, k: int | None) -> dict[str, Any]:
     """The items closest to one, by cosine."""
-    _at_most(k, release.manifest.similar_items_k, what="similar items")
+    k = _at_most(k, release.manifest.similar_items_k, what="similar items")
     item = parse_id(item_id, release.model.item_ids, what="item_id")
     row = release.model.item_ids.find(item)
     if row is None:
@@ -67,9 +69,12 @@ def parse_id(text: str, ids: Ids, *, what: str) -> Id:
     return int(text)
 
 
-def _at_most(k: int, limit: int, *, what: str) -> None:
+def _at_most(k: int | None, limit: int, *, what: str) -> int:
+    if k is None:
+        return min(DEFAULT_K, limit)
     if k > limit:
         raise RequestError(422, "k_too_large", f"k is {k}; this release stores {limit} {what}")
+    return k
 
 
 def _popular(release: Release, k: int) -> list[dict[str, Any]]:

@@ -110,4 +110,6 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    k: Annotated[int, Field(ge=1, le=10_000)] = 10
+    k: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="default: 10, or as many as the release stores where that is fewer"
+    )
