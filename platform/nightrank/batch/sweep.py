@@ -20,7 +20,7 @@ from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.config.job import JobConfig
 from nightrank.data.splits import split
-from nightrank.errors import DataError
+from nightrank.errors import ClusterError, DataError
 from nightrank.release.store import open_store, replacing
 
 log = logging.getLogger("nightrank.sweep")
@@ -74,7 +74,7 @@ def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> 
         _trial, store=run.store.url, run=run.name(""), job=run.job, n_threads=threads(spec)
     )
     resources = {"cpu": spec.num_cpus, "gpu": spec.num_gpus, "memory": spec.memory}
-    Tuner(
+    results = Tuner(
         tune.with_resources(trainable, resources),
         param_space={"spec": tune.grid_search(list(missing))},
         tune_config=TuneConfig(max_concurrent_trials=spec.max_count),
@@ -86,6 +86,12 @@ def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> 
             callbacks=[_Progress(done=total - len(missing), total=total)],
         ),
     ).fit()
+    stopped = [one for one in missing if run.get_json(_record(one)) is None]
+    if len(stopped) > results.num_errors:
+        raise ClusterError(
+            f"the sweep stopped before {len(stopped) - results.num_errors} of its trials had ended; run the same "
+            "command again, it goes on with those"
+        )
 
 
 def _trial(config: dict[str, Any], *, store: str, run: str, job: JobConfig, n_threads: int) -> None:

@@ -51,12 +51,12 @@ def demo(
     with local_cluster(home=home) as cluster, applied_env(cluster):
         log.info("local Ray: dashboard %s, ingress %s", cluster.dashboard_url, cluster.ingress)
         with joined(cluster.address):
-            run_stages(run, actors, stages=("sweep",))
+            swept = run_stages(run, actors, stages=("sweep",))
             _print_leaderboard(run)
             done = run_stages(run, actors, stages=("train", "score", "publish"))
         _print_gate(run)
         _ask(cluster, store=run.store.url)
-    _print_end(run, done)
+    _print_end(run, done, skipped=[*swept["skipped"], *done["skipped"]])
 
 
 def _heading(text: str) -> None:
@@ -109,9 +109,9 @@ def _get(url: str) -> dict[str, Any]:
     return body
 
 
-def _print_end(run: Run, done: dict[str, Any]) -> None:
+def _print_end(run: Run, done: dict[str, Any], *, skipped: list[str]) -> None:
     folder = run.store.path(release_key(run.record.release, "recommendations"))
     _heading(f"Parquet: {done['counts']['recommendations']} rows in {folder}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in done["seconds"].items())
-    again = f" (done before: {', '.join(done['skipped'])})" if done["skipped"] else ""
+    again = f" (done before: {', '.join(skipped)})" if skipped else ""
     typer.echo(f"Seconds: {seconds}{again}")
