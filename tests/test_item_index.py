@@ -251,6 +251,28 @@ def test_a_large_catalogue_equals_the_loop() -> None:
     assert (by_float32 != found.item_rows).any()
 
 
+def test_ties_that_float32_loses_below_its_range() -> None:
+    """Protects the screening's margin for underflow: one sum of 32 x 1.4 steps, one of 16 x 2.8, is a tie."""
+    step = 2.0**-149  # what float32 can tell apart there; its products round to 1 and to 3 steps
+    items = f32([[1.4 * 2.0**-75] * 32, [2.8 * 2.0**-75] * 16 + [0.0] * 16])
+    users = f32([[2.0**-74] * 32])
+    found = assert_exact(users, items, None, 1)
+    assert found.item_rows.tolist() == [[0]]
+    assert found.scores.tolist() == [[45 * step]]
+    assert abs(float((users @ items.T)[0, 0]) - 45 * step) > 2 * step
+
+
+def test_near_ties_under_a_large_bias() -> None:
+    """Protects the screening's margin for the bias: sums half a step off it, rounded apart by float32."""
+    rng = np.random.default_rng(11)
+    step = 2.0**-23
+    users, items = nearly_equal(rng, 200, 48), nearly_equal(rng, 60, 48)
+    items *= f32(step / 2 / (users[0].astype(float) @ items[0])) * rng.choice(f32([-1, 1]), (60, 1))
+    bias = np.full(60, 1 + step, dtype=np.float32)
+    for k in (1, 10, 40):
+        assert_exact(users, items, bias, k)
+
+
 def test_many_blocks_equal_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects block bounds: blocks of one user and candidates one by one change nothing."""
     rng = np.random.default_rng(3)

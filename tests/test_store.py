@@ -136,6 +136,30 @@ def test_a_killed_writer_leaves_no_lock(store: LocalStore) -> None:
     assert content(store, "CURRENT") == b"alive"
 
 
+def _hold(root: str, ready: Any) -> None:
+    with LocalStore(Path(root)).holding("runs/a/lock"):
+        ready.set()
+        signal.pause()
+
+
+def test_a_held_name_is_held_once_until_its_holder_ends(store: LocalStore) -> None:
+    """Two processes never do the same work: the second is told, also of a killed first one's end."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(str(store.root), ready))
+    holder.start()
+    assert ready.wait(60)
+    with pytest.raises(StoreConflict, match="held by another process"), store.holding("runs/a/lock"):
+        pass
+    with store.holding("runs/b/lock"):
+        pass  # another name is free
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join(60)
+    for _ in range(2):
+        with store.holding("runs/a/lock"):
+            pass
+
+
 def test_a_reader_never_sees_half_a_write(store: LocalStore) -> None:
     """Objects change in one step: a reader beside a busy writer sees one whole value or the other."""
     values = [letter * 300_000 for letter in (b"a", b"b")]

@@ -62,7 +62,8 @@ def _between(space: Range, share: float) -> int | float:
     value = low * (high / low) ** share if space.log else low + (high - low) * share
     if isinstance(space.low, int) and isinstance(space.high, int):
         return min(max(round(value), space.low), space.high)
-    return min(max(float(f"{value:.4g}"), low), high)
+    rounded = float(f"{value:.4g}")  # for people to read, where that stays inside
+    return rounded if low <= rounded <= high else min(max(value, low), high)
 
 
 def measure(spec: Spec, split: Split, *, job: JobConfig, threads: int) -> dict[str, Any]:

@@ -118,7 +118,12 @@ def _combine(
         combined = np.maximum.reduceat(weights, starts)
     else:
         combined = weights[lasts]
-    result: NDArray[np.float32] = combined.astype(np.float32)
+    with np.errstate(over="ignore"):
+        result: NDArray[np.float32] = combined.astype(np.float32)
+    if not np.isfinite(result).all():
+        raise DataError(
+            f"a (user, item) pair has a combined weight of {combined.max():.3g}, beyond float32; scale them down"
+        )
     return result
 
 

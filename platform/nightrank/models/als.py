@@ -24,12 +24,14 @@ def fit_als(interactions: Interactions, params: Params, *, seed: int, threads: i
         model = AlternatingLeastSquares(
             factors=int(params["factors"]),
             regularization=float(params["reg"]),
-            alpha=float(params["alpha"]),
+            alpha=1.0,
             iterations=int(params["epochs"]),
             num_threads=threads,
             random_state=seed,
         )
-        model.fit(interactions.user_items, show_progress=False)
+        # Scaled here, by the same product, since at alpha 1 the library takes the input as it is, and it
+        # refuses the read-only arrays that memory maps and Ray's object store hand out.
+        model.fit(float(params["alpha"]) * interactions.user_items, show_progress=False)
     return FactorModel(
         family="als",
         params=dict(params),

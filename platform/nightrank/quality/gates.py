@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.errors import DataError
+
 
 @dataclass(frozen=True)
 class QualityDecision:
@@ -39,14 +41,20 @@ def quality_gate(
     """Passed when the mean paired per-user difference is at least min_change (absolute).
 
     candidate, baseline: float64 (n_users,), the same users in the same order, NaN without truth.
+    Raises DataError where nobody has truth.
     """
     counted = ~(np.isnan(candidate) | np.isnan(baseline))
-    change = float((candidate[counted] - baseline[counted]).mean()) if counted.any() else float("nan")
+    if not counted.any():
+        raise DataError(
+            "no user has relevant held-out items, so no model can be judged; check objective.relevant against the "
+            "weights of the events"
+        )
+    change = float((candidate[counted] - baseline[counted]).mean())
     return QualityDecision(
         passed=bool(change >= min_change),
         metric=metric,
-        candidate=float(candidate[counted].mean()) if counted.any() else float("nan"),
-        baseline=float(baseline[counted].mean()) if counted.any() else float("nan"),
+        candidate=float(candidate[counted].mean()),
+        baseline=float(baseline[counted].mean()),
         baseline_recipe=baseline_recipe,
         change=change,
         min_change=min_change,

@@ -32,7 +32,7 @@ class ItemIndex:
     item_bias: float32 (n_items,) or None for zeros.
     threads: how many; None: as many as CPUs this process may run on.
 
-    Raises DataError for another dtype or shape, or values that are not finite.
+    Raises DataError for another dtype or shape, values that are not finite, or threads < 1.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class ItemIndex:
             raise DataError(f"item_bias has {len(bias)} entries for {n_items} items; give one per item")
         self.item_vectors = item_vectors
         self.item_bias = bias
-        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        if threads is not None and threads < 1:
+            raise DataError(f"threads is {threads}; give 1 or more, or None for the CPUs of this process")
+        self.threads = _cpus() if threads is None else threads
         self._norms = np.sqrt(np.einsum("ij,ij->i", item_vectors, item_vectors, dtype=np.float64))
 
     def top_k(
@@ -188,6 +190,11 @@ class ItemIndex:
                     )
             elif cells is not None:
                 _check_rows(np.asarray(cells), name=name, n_items=n_items)
+
+
+def _cpus() -> int:
+    """How many CPUs this process may run on; all of them where the system does not say (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(array: NDArray[np.generic], *, name: str, n_dims: int) -> None:

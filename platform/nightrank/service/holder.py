@@ -51,7 +51,8 @@ class ReleaseHolder:
                 if wanted is not None and (self.release is None or self.release.id != wanted):
                     self.release = _warm(open_release(self.store, wanted))
                     log.info("answering from release %s", wanted)
-                problem = None
+                gone = wanted is None and self.release is not None
+                problem = "the store names no current release any more" if gone else None
             except NightrankError as error:
                 problem = self._told(str(error))
             except Exception as error:  # whatever it is, the thread that follows CURRENT must not end
