@@ -18,7 +18,7 @@ import typer
 from nightrank.cli.releases import item_lines
 from nightrank.config.cluster import load_cluster
 from nightrank.config.job import load_job
-from nightrank.release.manifest import release_key
+from nightrank.release.manifest import read_manifest, release_key
 
 if TYPE_CHECKING:  # Ray is imported where it is needed
     from nightrank.batch.run import Run
@@ -54,9 +54,10 @@ def demo(
             swept = run_stages(run, actors, stages=("sweep",))
             _print_leaderboard(run)
             done = run_stages(run, actors, stages=("train", "score", "publish"))
-        _print_gate(run)
+        _print_gates(run)
         _ask(cluster, store=run.store.url)
     _print_end(run, done, skipped=[*swept["skipped"], *done["skipped"]])
+    typer.echo(f"To ask it more: NIGHTRANK_HOME={home} make serve")
 
 
 def _heading(text: str) -> None:
@@ -73,15 +74,25 @@ def _print_leaderboard(run: Run) -> None:
         typer.echo(f"{row['rank']:4d}  {value}  {seconds}  {row['family']:<10}  {params}".rstrip())
 
 
-def _print_gate(run: Run) -> None:
-    gate = run.get_json("gate.json")
-    baseline = gate["baseline_recipe"]
-    _heading("Quality gate, on the test split that no trial saw")
+def _print_gates(run: Run) -> None:
+    gates = read_manifest(run.store, run.record.release).gates
+    quality, structure = gates["quality"], gates["structure"]
+    _heading("Gates")
     typer.echo(
-        f"  {gate['metric']} {gate['candidate']:.4f} against {gate['baseline']:.4f} of {baseline['family']}: mean "
-        f"paired difference {gate['change']:+.4f} on {gate['n_users']} users, at least {gate['min_change']:+.4f} "
-        f"asked for: {'passed' if gate['passed'] else 'refused'}"
+        f"  quality, on the test split that no trial saw: {quality['metric']} {quality['candidate']:.4f} against "
+        f"{quality['baseline']:.4f} of\n  {quality['baseline_recipe']['family']}, mean paired difference "
+        f"{quality['change']:+.4f} on {quality['n_users']} users, at least {quality['min_change']:+.4f} asked "
+        f"for: {_passed(quality)}"
     )
+    typer.echo(
+        f"  structure: {structure['users']} users, {structure['empty_users']} of them with an empty list, "
+        f"{structure['coverage']:.0%} of the catalogue shown,\n  at least {structure['min_coverage']:.0%} asked "
+        f"for: {_passed(structure)}"
+    )
+
+
+def _passed(decision: dict[str, Any]) -> str:
+    return "passed" if decision["passed"] else "refused"
 
 
 def _ask(cluster: LocalCluster, *, store: str) -> None:
@@ -111,7 +122,7 @@ def _get(url: str) -> dict[str, Any]:
 
 def _print_end(run: Run, done: dict[str, Any], *, skipped: list[str]) -> None:
     folder = run.store.path(release_key(run.record.release, "recommendations"))
-    _heading(f"Parquet: {done['counts']['recommendations']} rows in {folder}")
+    _heading(f"Parquet: {done['counts']['recommendations']} rows in {os.path.relpath(folder)}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in done["seconds"].items())
     again = f" (done before: {', '.join(skipped)})" if skipped else ""
     typer.echo(f"Seconds: {seconds}{again}")
