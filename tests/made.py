@@ -86,13 +86,13 @@ def make_events(
 
 
 def make_items(*, n_items: int = N_ITEMS, items: str = "int64") -> pa.Table:
-    """Titles (the third has none) and genres (the first has none, the second two) of n_items + 1 items.
+    """Titles (the third has none) and genres (none, two, and one twice to begin with) of n_items + 1 items.
 
     The last one is in no event.
     """
     ids = [*make_ids(n_items, kind=items), "id-nobody" if items == "string" else 999_999]
     genres = [GENRES[place % len(GENRES)] for place in range(n_items + 1)]
-    genres[0], genres[1] = "", "Drama|Comedy"
+    genres[:3] = "", "Drama|Comedy", "Sci-Fi| Sci-Fi"
     titles = [f"Títle {place}" if place != 2 else None for place in range(n_items + 1)]
     return pa.table({"item_id": ids, "title": titles, "genres": genres})
 

@@ -323,6 +323,7 @@ def test_unknown_routes_and_methods_have_the_error_shape(
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == code
     assert set(answer.json()) == {"error"}
+    assert answer.headers.get("allow") == ("GET" if status == 405 else None)
 
 
 # -- OpenAPI, health, releases ---------------------------------------------------------------------------
@@ -488,6 +489,17 @@ def test_a_popular_table_of_nonsense_is_refused_when_preloading(service: Service
     assert "popular.parquet" in service.get("/readyz").json()["problem"]
 
 
+def test_a_failure_that_nobody_foresaw_is_a_problem_too(service: Service, tmp_path: Path) -> None:
+    """Text that is no UTF-8 fails deep inside a library: the old release stays and the watching goes on."""
+    broken = another(service, tmp_path)
+    path = broken.folder / "arrays" / "titles.bytes.npy"
+    path.write_bytes(path.read_bytes()[:128] + b"\xff" * (path.stat().st_size - 128))
+    service.holder.refresh()
+    ready = service.get("/readyz").json()
+    assert ready["release"] == service.published.release.id
+    assert "cannot be opened (UnicodeDecodeError)" in ready["problem"]
+
+
 def test_a_pin_stays_and_its_release_is_said(service: Service, tmp_path: Path) -> None:
     """user_config {release: ID} holds that release whatever CURRENT says; null follows CURRENT again."""
     new, held = another(service, tmp_path), service.published.release.id
@@ -507,6 +519,7 @@ def test_a_pin_on_a_release_that_does_not_exist_keeps_the_old_one(service: Servi
     ready = service.get("/readyz").json()
     assert ready["release"] == service.published.release.id
     assert "20010101T000000Z-0123456789ab does not exist" in ready["problem"]
+    assert service.published.store.url not in ready["problem"]
 
 
 def test_a_pinned_first_release_is_opened_by_follow(service: Service, tmp_path: Path) -> None:
@@ -629,6 +642,7 @@ def break_manifest(service: Service) -> None:
 def test_errors_carry_no_path_and_no_trace(service: Service, harm: Any) -> None:
     """Whatever becomes of the store, no answer tells where it is or how the code looks."""
     harm(service)
+    service.holder.refresh()
     fresh = ReleaseHolder(service.published.store)
     fresh.refresh()
     broken = Service(service.published, fresh, build_api(fresh), service.client)

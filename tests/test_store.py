@@ -106,7 +106,7 @@ def test_racing_processes_have_exactly_one_winner_each_round(store: LocalStore) 
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(WRITERS), context.Queue()
     racers = [
-        context.Process(target=_race, args=(str(store.root), barrier, name, results))
+        context.Process(target=_race, args=(str(store.root), barrier, name, results), daemon=True)
         for name in range(WRITERS)
     ]
     for racer in racers:
@@ -127,7 +127,7 @@ def test_a_killed_writer_leaves_no_lock(store: LocalStore) -> None:
     """A process that dies by SIGKILL while it holds the lock blocks nobody."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    holder = context.Process(target=_hold_the_lock, args=(str(store.root), ready))
+    holder = context.Process(target=_hold_the_lock, args=(str(store.root), ready), daemon=True)
     holder.start()
     assert ready.wait(60)
     os.kill(holder.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_a_held_name_is_held_once_until_its_holder_ends(store: LocalStore) -> No
     """Two processes never do the same work: the second is told, also of a killed first one's end."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    holder = context.Process(target=_hold, args=(str(store.root), ready))
+    holder = context.Process(target=_hold, args=(str(store.root), ready), daemon=True)
     holder.start()
     assert ready.wait(60)
     with pytest.raises(StoreConflict, match="held by another process"), store.holding("runs/a/lock"):

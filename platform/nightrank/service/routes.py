@@ -135,7 +135,9 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  registered for this type
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return _error(error.status_code, code, str(error.detail))
+    answer = _error(error.status_code, code, str(error.detail))
+    answer.headers.update(error.headers or {})  # Allow, with 405
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
