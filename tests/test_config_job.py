@@ -26,9 +26,12 @@ def _no_home_of_ours(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
+ANY_SPLIT = {"kind": "per_user"}  # asks for no time column
+
+
 def written(tmp_path: Path, **settings: object) -> Path:
     path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump({"events": MOVIELENS, **settings}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"events": MOVIELENS, "split": ANY_SPLIT, **settings}), encoding="utf-8")
     return path
 
 
@@ -367,7 +370,14 @@ def test_overrides_reach_every_part_of_a_job(tmp_path):
 
 def test_resolve_paths_leaves_the_job_alone(tmp_path):
     """Resolving makes a new job; the old one keeps its paths as written."""
-    job = JobConfig.model_validate({"store": "s", "events": {"path": "e.csv"}})
+    job = JobConfig.model_validate({"store": "s", "events": {"path": "e.csv"}, "split": ANY_SPLIT})
     resolved = resolve_paths(job, base=tmp_path)
     assert (resolved.store, resolved.events.path) == (str(tmp_path / "s"), str(tmp_path / "e.csv"))
     assert (job.store, job.events.path) == ("s", "e.csv")
+
+
+def test_leave_last_needs_a_time_column(tmp_path):
+    """A split by time over events without times is refused before anything is read, with both cures."""
+    message = refusal(tmp_path, events={"path": "/e.csv"}, split={"kind": "leave_last"})
+    assert "split.kind: leave_last goes by time and there is no time column" in message
+    assert "per_user" in message

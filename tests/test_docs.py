@@ -531,7 +531,7 @@ def codes_in_the_code() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "platform/nightrank/service").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "_http":
-                (table,) = [one for one in ast.walk(node) if isinstance(one, ast.Dict)]
+                (table,) = [one for one in ast.walk(node) if isinstance(one, ast.Dict) and one.keys]
                 for key, value in ast.literal_eval(ast.unparse(table)).items():
                     yield str(key), value
                 (get,) = [one for one in ast.walk(node) if is_call(one, "get")]

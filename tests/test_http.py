@@ -369,7 +369,7 @@ def test_nothing_published_is_503_and_becomes_ready_by_itself(shared: Service, t
     for path in ("/readyz", user_path(0), user_path(0, "history"), item_path(0)):
         assert waiting.error(path)[:2] == (503, "no_release")
     assert waiting.get("/healthz").status_code == 200
-    assert waiting.get("/v1/releases").json() == {"current": None, "releases": []}
+    assert waiting.get("/v1/releases").json() == {"current": None, "releases": [], "broken": {}}
     nothing = {"current": None, "held": None, "pinned": False, "problem": None}
     assert waiting.get("/v1/releases/current").json() == nothing
     made.copied(shared.published, tmp_path)

@@ -618,7 +618,7 @@ def test_pickled_arrays_are_never_unpickled(tmp_path: Path) -> None:
     """An array of pickled objects is refused by name, and the code in it does not run."""
     mark, path = tmp_path / "ran", tmp_path / "user_vectors.npy"
     np.save(path, np.array([Exploding(mark)], dtype=object), allow_pickle=True)
-    assert "user_vectors.npy" in refusal(lambda: open_array(path, dtype="float32", n_dims=1))
+    assert "user_vectors.npy" in refusal(lambda: open_array(path, dtype="float32", shape=(None,)))
     assert not mark.exists()
     np.load(path, allow_pickle=True)
     assert mark.exists()  # the file was a trap indeed
@@ -639,19 +639,19 @@ def test_pickled_arrays_are_never_unpickled(tmp_path: Path) -> None:
 def test_arrays_of_another_type_or_shape_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     """An array that is not what the reader computes with is refused with found and expected."""
     np.save(tmp_path / "item_bias.npy", array)
-    message = refusal(lambda: open_array(tmp_path / "item_bias.npy", dtype="float32", n_dims=2))
+    message = refusal(lambda: open_array(tmp_path / "item_bias.npy", dtype="float32", shape=(None, None)))
     assert "item_bias.npy holds" in message
-    assert "expected float32 with 2" in message
+    assert "expected float32 of shape (any, any)" in message
 
 
 def test_arrays_are_mapped_read_only(tmp_path: Path) -> None:
     """What is opened is a memory map that nobody can write through; an empty array opens too."""
     np.save(tmp_path / "a.npy", np.arange(4, dtype=np.float32))
     np.save(tmp_path / "b.npy", np.zeros((5, 0), np.float32))
-    array = open_array(tmp_path / "a.npy", dtype=("int32", "float32"), n_dims=1)
+    array = open_array(tmp_path / "a.npy", dtype=("int32", "float32"), shape=(None,))
     assert isinstance(array, np.memmap)
     assert not array.flags.writeable
-    assert open_array(tmp_path / "b.npy", dtype="float32", n_dims=2).shape == (5, 0)
+    assert open_array(tmp_path / "b.npy", dtype="float32", shape=(None, None)).shape == (5, 0)
 
 
 def archive() -> bytes:
@@ -668,9 +668,11 @@ def test_what_is_no_npy_file_is_refused(tmp_path: Path, raw: bytes) -> None:
     """An archive, a pickle or a piece of an array is a named error, whatever numpy would make of it."""
     (tmp_path / "x.npy").write_bytes(raw)
     assert "x.npy is not a whole array file" in refusal(
-        lambda: open_array(tmp_path / "x.npy", dtype="float32", n_dims=1)
+        lambda: open_array(tmp_path / "x.npy", dtype="float32", shape=(None,))
     )
-    assert "y.npy is missing" in refusal(lambda: open_array(tmp_path / "y.npy", dtype="float32", n_dims=1))
+    assert "y.npy is missing" in refusal(
+        lambda: open_array(tmp_path / "y.npy", dtype="float32", shape=(None,))
+    )
 
 
 def test_broken_array_headers_only_ever_raise_release_errors(tmp_path: Path) -> None:
@@ -683,7 +685,7 @@ def test_broken_array_headers_only_ever_raise_release_errors(tmp_path: Path) -> 
         for place in rng.integers(0, 80, int(rng.integers(1, 4))):
             raw[place] = int(rng.integers(256))
         path.write_bytes(raw)
-        messages.append(outcome(lambda: open_array(path, dtype="float32", n_dims=2)))
+        messages.append(outcome(lambda: open_array(path, dtype="float32", shape=(None, None))))
     refused = [message for message in messages if message is not None]
     assert len(refused) > 1000
     assert all("user_vectors.npy" in message for message in refused)

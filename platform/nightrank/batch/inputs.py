@@ -13,7 +13,10 @@ from nightrank.config.job import JobConfig
 from nightrank.config.locations import nightrank_home
 from nightrank.data.datasets import fetch
 from nightrank.data.events import event_files, read_events, read_items, weighted
+from nightrank.data.ids import Ids
 from nightrank.data.interactions import Interactions, from_events
+from nightrank.data.tables import find_files
+from nightrank.errors import DataError
 from nightrank.release.files import sha256_of
 
 DATASET_ITEMS = {"item": "item_id", "title": "title", "categories": "genres", "separator": "|"}
@@ -21,10 +24,10 @@ DATASET_ITEMS = {"item": "item_id", "title": "title", "categories": "genres", "s
 
 @dataclass(frozen=True)
 class Inputs:
-    """events: the files of the job's events. items: the item table, if any. fingerprint: of their content."""
+    """events, items: the files of the job's events and of its item table, if any. fingerprint: of their content."""
 
     events: Sequence[Path]
-    items: Path | None
+    items: Sequence[Path]
     fingerprint: str
 
 
@@ -32,15 +35,15 @@ def find_inputs(job: JobConfig) -> Inputs:
     """The job's files, fetched first where it names a known data set; reads them once for the fingerprint."""
     if job.events.dataset is not None:
         files = fetch(job.events.dataset, nightrank_home() / "data" / job.events.dataset)
-        events, items = [files.events], files.items
+        events, items = [files.events], [files.items]
     else:
         assert job.events.path is not None  # noqa: S101  the settings hold one of the two
         events = event_files(job.events.path)
-        items = None
+        items = []
     if job.items is not None:
-        items = Path(job.items.path)
+        items = find_files(job.items.path, what="items")
     digest = hashlib.sha256()
-    for kind, paths in (("events", events), ("items", [] if items is None else [items])):
+    for kind, paths in (("events", events), ("items", items)):
         for content in sorted(sha256_of(path) for path in paths):
             digest.update(f"{kind} {content}\n".encode())
     return Inputs(events=events, items=items, fingerprint=digest.hexdigest())
@@ -63,16 +66,27 @@ def load_interactions(job: JobConfig, inputs: Inputs) -> Interactions:
     return from_events(events, combine=job.events.combine, half_life_days=job.events.half_life_days)
 
 
-def load_items(job: JobConfig, inputs: Inputs) -> pa.Table | None:
-    """The item table (item, title, categories), or None where the job has none."""
-    if inputs.items is None:
+def load_items(job: JobConfig, inputs: Inputs, *, item_ids: Ids) -> pa.Table | None:
+    """The item table (item, title, categories), or None where the job has none.
+
+    Raises DataError where its ids are of another type than `item_ids`, those of the events.
+    """
+    if job.items is not None:
+        table = read_items(
+            job.items.path,
+            item=job.events.columns.item,
+            title=job.items.title,
+            categories=job.items.categories,
+            separator=job.items.separator,
+        )
+    elif inputs.items:
+        table = read_items(inputs.items[0], **DATASET_ITEMS)
+    else:
         return None
-    if job.items is None:
-        return read_items(inputs.items, **DATASET_ITEMS)
-    return read_items(
-        inputs.items,
-        item=job.events.columns.item,
-        title=job.items.title,
-        categories=job.items.categories,
-        separator=job.items.separator,
-    )
+    found = "int64" if pa.types.is_integer(table["item"].type) else "string"
+    if found != item_ids.kind:
+        raise DataError(
+            f"items: {inputs.items[0].name} has {found} ids in column {job.events.columns.item}, the events have "
+            f"{item_ids.kind}; write both the same way"
+        )
+    return table

@@ -9,7 +9,7 @@ from typing import Any
 from nightrank.batch.inputs import find_inputs
 from nightrank.batch.publish import in_service, publish
 from nightrank.batch.run import STAGES, Run, chosen_run, start_run
-from nightrank.batch.score import score
+from nightrank.batch.score import missing_units, score
 from nightrank.batch.sweep import sweep
 from nightrank.batch.train import train
 from nightrank.config.cluster import ActorTable
@@ -47,20 +47,35 @@ def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str]) -> Summar
     return summary(run, skipped=skipped)
 
 
+def check_order(run: Run, stages: Sequence[str]) -> None:
+    """Refuse a stage whose forerunner has not run, before anything is started. Raises DataError."""
+    first = stages[0]
+    if first == "train" and run.job.train.model is None:
+        run.finished("sweep")
+    elif first in ("score", "publish"):
+        run.finished(STAGES[STAGES.index(first) - 1])
+
+
 def _run(
     run: Run, work: Mapping[str, Callable[[], Any]], *, stages: Sequence[str], skipped: list[str]
 ) -> None:
     for stage in stages:
         if stage == "sweep" and run.job.train.model is not None:
             log.info("sweep: left out, the job names its model (%s)", run.job.train.model)
-            continue
-        if run.stage(stage) is not None:
+        elif _is_done(run, stage):
             skipped.append(stage)
             log.info("%s: done before", stage)
-            continue
-        log.info("%s: started (run %s)", stage, run.key)
-        work[stage]()
-        log.info("%s: done", stage)
+        else:
+            log.info("%s: started (run %s)", stage, run.key)
+            work[stage]()
+            log.info("%s: done", stage)
+
+
+def _is_done(run: Run, stage: str) -> bool:
+    """A finished stage; scoring counts only while its files are intact, until the release is published."""
+    if run.stage(stage) is None:
+        return False
+    return stage != "score" or run.stage("publish") is not None or not missing_units(run)
 
 
 def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:

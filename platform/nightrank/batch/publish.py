@@ -20,14 +20,14 @@ from nightrank.batch.popular import popular_batch
 from nightrank.batch.run import Run
 from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unit_files
 from nightrank.data.ids import STRING, Ids
-from nightrank.errors import DataError, GateRefused, ReleaseError
+from nightrank.errors import GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate
 from nightrank.release.files import FileRecord, open_array, record_of, save_array
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.publish import move_current, published, write_release
 from nightrank.release.store import replacing
-from nightrank.release.tables import id_type, popular_schema, write_table
+from nightrank.release.tables import items_schema, popular_schema, write_table
 
 log = logging.getLogger("nightrank.publish")
 
@@ -106,7 +106,7 @@ def _structure(
     for unit in units:
         if unit["table"] == RECOMMENDATIONS:
             path = run.store.path(release_key(run.record.release, unit_files(unit)[1]))
-            rows = np.unique(open_array(path, dtype="int32", n_dims=2))
+            rows = np.unique(open_array(path, dtype="int32", shape=(None, None)))
             recommended[rows[rows >= 0]] = True
     return structure_gate(
         users=scored["users"],
@@ -146,12 +146,7 @@ def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
     """popular.parquet always; items.parquet and the titles of the service where the job has an item table."""
     folder = run.store.path(release_key(run.record.release))
     metadata = {"nightrank.run_key": run.key, "nightrank.model_hash": model.card.model_hash}
-    items = load_items(run.job, run.inputs)
-    if items is not None and model.item_ids.is_int and not pa.types.is_integer(items["item"].type):
-        raise DataError(
-            f"items: ids are {items['item'].type} in {run.inputs.items}, but int64 in the events; "
-            "write the ids the same way in both"
-        )
+    items = load_items(run.job, run.inputs, item_ids=model.item_ids)
     schema = popular_schema(model.card.item_id_type)
     batch = popular_batch(model, items, k=run.job.score.k, schema=schema)
     records = {
@@ -159,14 +154,13 @@ def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
     }
     if items is None:
         return records
-    kind = id_type(model.card.item_id_type)
-    columns = {"item_id": items["item"].cast(kind)}
-    columns |= {name: items[name] for name in ("title", "categories") if name in items.column_names}
-    table = pa.table(columns).sort_by("item_id").combine_chunks()
+    names = ["item_id", *(name for name in ("title", "categories") if name in items.column_names)]
+    table = items.rename_columns({"item": "item_id"}).select(names).sort_by("item_id").combine_chunks()
+    schema = items_schema(model.card.item_id_type, table.schema)
     records["items.parquet"] = write_table(
-        folder / "items.parquet", table.to_batches(), schema=table.schema, metadata=metadata
+        folder / "items.parquet", table.cast(schema).to_batches(), schema=schema, metadata=metadata
     )
-    if "title" in columns:
+    if "title" in names:
         rows = model.item_ids.rows_of(items["item"])
         titles = np.full(model.card.n_items, "", dtype=object)
         titles[rows[rows >= 0]] = items["title"].fill_null("").to_numpy()[rows >= 0]

@@ -39,13 +39,10 @@ Unit = dict[str, Any]
 
 def score(run: Run, actors: ActorTable) -> dict[str, Any]:
     """Write every unit that is not there yet into the run's release folder; return counts."""
-    done = run.stage("score")
-    if done is not None:
-        return done
     run.finished("train")
     with run.recording("score") as outcome:
         units = list(all_units(open_model(run.path("model"))))
-        missing = [unit for unit in units if not _intact(run, unit)]
+        missing = missing_units(run)
         if len(missing) < len(units):
             log.info("%d of %d parts are there already", len(units) - len(missing), len(units))
         if missing:
@@ -54,6 +51,11 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
         for count in ("users", "rows", "empty_users"):
             outcome[count] = sum(record[count] for record in records)
     return outcome
+
+
+def missing_units(run: Run) -> list[Unit]:
+    """The units without a record, or whose files are not what their record says; reads them all."""
+    return [unit for unit in all_units(open_model(run.path("model"))) if not _intact(run, unit)]
 
 
 def all_units(model: ModelFiles) -> Iterator[Unit]:

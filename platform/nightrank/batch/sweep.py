@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from nightrank.batch.inputs import Inputs, load_interactions
+from nightrank.batch.inputs import Inputs, load_interactions, load_items
 from nightrank.batch.run import Run
 from nightrank.batch.split_files import DONE, open_split, save_split
 from nightrank.batch.trials import Spec, died, leaderboard, measure, specs, winner
@@ -64,6 +64,9 @@ def _record(spec: Spec) -> str:
 def _prepare(job: JobConfig, inputs: Inputs, folder: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
     interactions = load_interactions(job, inputs)
+    load_items(
+        job, inputs, item_ids=interactions.item_ids
+    )  # refused now rather than after a night of scoring
     outer = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
     inner = split(outer.train, kind=job.split.kind, n=job.split.n, seed=job.seed)
     save_split(Path(folder), inner)

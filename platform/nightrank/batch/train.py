@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nightrank.batch.inputs import Inputs, load_interactions
+from nightrank.batch.inputs import Inputs, load_interactions, load_items
 from nightrank.batch.run import Recipe, Run
 from nightrank.batch.trials import BASELINE
 from nightrank.cluster.session import run_task, threads
@@ -63,7 +63,11 @@ def chosen_recipe(run: Run) -> Recipe:
 def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
-    tonight = split(load_interactions(job, inputs), kind=job.split.kind, n=job.split.n, seed=job.seed)
+    interactions = load_interactions(job, inputs)
+    load_items(
+        job, inputs, item_ids=interactions.item_ids
+    )  # refused now rather than after a night of scoring
+    tonight = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
     truth = relevant_truth(tonight, job.objective.rule)
     values = []
     for one in (recipe, baseline):

@@ -54,14 +54,16 @@ def run_night(
     cluster: Path | None = None,
 ) -> dict[str, Any]:
     """Run stages of a job (default: all) and return its summary; what jobs/ and the commands call."""
-    from nightrank.batch.nightly import open_run, run_stages
+    from nightrank.batch.nightly import check_order, open_run, run_stages
     from nightrank.batch.run import STAGES
 
     job = load_job(config, overrides=overrides, inside_job=inside_job())
     actors = load_cluster(cluster)
+    stages = STAGES if stages is None else stages
     run = open_run(job, key=run_key)
+    check_order(run, stages)
     with some_cluster():
-        return run_stages(run, actors, stages=STAGES if stages is None else stages)
+        return run_stages(run, actors, stages=stages)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import typer
 from nightrank.cli.options import Json, MaybeConfig, StoreUrl, chosen_store
 from nightrank.errors import DataError
 from nightrank.release import open_release
-from nightrank.release.manifest import current, read_manifest
-from nightrank.release.publish import activate, published, verify
+from nightrank.release.manifest import current
+from nightrank.release.publish import activate, catalogue, verify
 from nightrank.service import answers
 
 app = typer.Typer(help="Published releases.", no_args_is_help=True)
@@ -23,20 +23,22 @@ Count = Annotated[int, typer.Option("-k", min=1, help="How many.")]
 
 @app.command("list")
 def list_command(config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False) -> None:
-    """All releases, oldest first; * is in service."""
+    """All releases, oldest first; * is in service, ! cannot be read."""
     chosen = chosen_store(config, store)
     in_service, _ = current(chosen)
-    manifests = [read_manifest(chosen, release_id) for release_id in published(chosen)]
+    manifests, broken = catalogue(chosen)
     if as_json:
         fields = {"release", "created", "run_key", "family", "params", "metrics", "counts"}
         listed = [one.model_dump(include=fields) for one in manifests]
-        typer.echo(json.dumps({"current": in_service, "releases": listed}))
+        typer.echo(json.dumps({"current": in_service, "releases": listed, "broken": broken}))
         return
     for one in manifests:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items())
         mark = "*" if one.release == in_service else " "
         typer.echo(f"{mark} {one.release}  {one.family}  {metrics}  {one.counts['users']} users")
-    if not manifests:
+    for release_id, problem in broken.items():
+        typer.echo(f"! {release_id}  {problem}")
+    if not manifests and not broken:
         typer.echo(f"nothing is published in {chosen.url}", err=True)
 
 

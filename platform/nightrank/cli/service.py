@@ -30,7 +30,8 @@ def _serve(
     from nightrank.service.serve_config import load_serve_config
 
     served = load_serve_config()
-    url = str(chosen_store(config, store).url)
+    named = config is not None or store is not None
+    url = chosen_store(config, store).url if named else served.args.store
     preferred = int(os.environ.get("NIGHTRANK_HTTP_PORT", served.port))  # what `make cluster` keeps free
     with _dashboard(preferred if port is None else port) as (dashboard, http_port, ingress):
         base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)

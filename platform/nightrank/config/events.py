@@ -1,4 +1,4 @@
-"""The `events` and `items` of a job file: where the tables are, their columns, what an event weighs.
+"""The `events` and `items` of a job file: where the tables are, their columns, what an event
 weighs.
 
 Whether a file really has these columns is for `data/` to say. Here is refused what cannot be meant: settings

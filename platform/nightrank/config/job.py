@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from nightrank.config.events import EventsConfig, ItemsConfig
 from nightrank.config.families import Number, Space
 from nightrank.config.locations import absolute_path, check_local, home_store, is_relative
-from nightrank.config.problems import Problem, settings_error, shown
+from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
 from nightrank.config.strict import StrictModel, load
@@ -126,6 +126,16 @@ class JobConfig(StrictModel):
     @classmethod
     def _local(cls, value: str) -> str:
         return check_local(value)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.split.kind == "leave_last" and self.events.columns.time is None:
+            cure = "name it in events.columns.time, or use {kind: per_user, n: 1}"
+            problem = Problem(
+                ("split", "kind"), f"leave_last goes by time and there is no time column; {cure}"
+            )
+            raise ProblemsError([problem])
+        return self
 
     def without_locations(self) -> dict[str, Any]:
         """Plain values (JSON) of everything but where things are: what the run key hashes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,8 +55,11 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
         np.save(file, array)
 
 
-def open_array(path: Path, *, dtype: str | Sequence[str], n_dims: int) -> NDArray[np.generic]:
-    """Memory-map a .npy file read-only; ReleaseError where it is not (one of) the array that is expected."""
+def open_array(path: Path, *, dtype: str | Sequence[str], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """Memory-map a .npy file read-only; None in `shape` is any length.
+
+    Raises ReleaseError where the file is missing, broken or not (one of) the array that is expected.
+    """
     try:
         array = _mapped(path)
     except FileNotFoundError:
@@ -63,10 +67,14 @@ def open_array(path: Path, *, dtype: str | Sequence[str], n_dims: int) -> NDArra
     except Exception as error:  # on a broken header numpy's parser raises nearly anything
         raise ReleaseError(f"{path.name} is not a whole array file: {error}") from None
     expected = [dtype] if isinstance(dtype, str) else dtype
-    if array.dtype not in map(np.dtype, expected) or array.ndim != n_dims:
+    fits = len(shape) == array.ndim and all(
+        wanted in (None, found) for wanted, found in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype not in map(np.dtype, expected) or not fits:
+        lengths = ", ".join("any" if length is None else str(length) for length in shape)
         raise ReleaseError(
-            f"{path.name} holds {array.dtype} with {array.ndim} dimensions; "
-            f"expected {' or '.join(expected)} with {n_dims}"
+            f"{path.name} holds {array.dtype} of shape {array.shape}; "
+            f"expected {' or '.join(expected)} of shape ({lengths})"
         )
     return array
 

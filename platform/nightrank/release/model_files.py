@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,50 +62,65 @@ class ModelFiles:
     @cached_property
     def bucket_offsets(self) -> NDArray[np.int64]:
         """int64 (n_buckets + 1,): bucket b holds user rows [b] to [b + 1]."""
-        return open_array(self.folder / "bucket_offsets.npy", dtype="int64", n_dims=1).astype(np.int64)
+        return self._array("bucket_offsets", "int64", (self.card.n_buckets + 1,))
 
     @cached_property
     def user_ids(self) -> Ids:
         """The users, sorted by id within their bucket."""
-        arrays = _id_arrays(self.folder, "user_ids", self.card.user_id_type)
-        return ids_from_arrays(arrays, offsets=self.bucket_offsets)
+        return ids_from_arrays(
+            open_ids(self.folder, "user_ids", self.card.user_id_type, n=self.card.n_users),
+            offsets=self.bucket_offsets,
+        )
 
     @cached_property
     def item_ids(self) -> Ids:
         """The items, sorted by id."""
-        return ids_from_arrays(_id_arrays(self.folder, "item_ids", self.card.item_id_type))
+        return ids_from_arrays(open_ids(self.folder, "item_ids", self.card.item_id_type, n=self.card.n_items))
 
     @cached_property
     def user_vectors(self) -> NDArray[np.float32]:
         """float32 (n_users, d)."""
-        return open_array(self.folder / "user_vectors.npy", dtype="float32", n_dims=2)  # type: ignore[return-value]
+        return self._array("user_vectors", "float32", (self.card.n_users, None))
 
     @cached_property
     def item_vectors(self) -> NDArray[np.float32]:
         """float32 (n_items, d)."""
-        return open_array(self.folder / "item_vectors.npy", dtype="float32", n_dims=2)  # type: ignore[return-value]
+        return self._array("item_vectors", "float32", (self.card.n_items, None))
 
     @cached_property
     def item_bias(self) -> NDArray[np.float32]:
         """float32 (n_items,)."""
-        return open_array(self.folder / "item_bias.npy", dtype="float32", n_dims=1)  # type: ignore[return-value]
+        return self._array("item_bias", "float32", (self.card.n_items,))
 
     @cached_property
     def popularity(self) -> NDArray[np.int64]:
         """Users per item, int64 (n_items,)."""
-        return open_array(self.folder / "popularity.npy", dtype="int64", n_dims=1)  # type: ignore[return-value]
+        return self._array("popularity", "int64", (self.card.n_items,))
 
     @cached_property
     def seen(self) -> csr_matrix:
         """The combined weights, CSR float32 (n_users, n_items)."""
-        weights, items, offsets = (
-            open_array(self.folder / f"seen_{name}.npy", dtype=dtype, n_dims=1)
-            for name, dtype in (("weights", "float32"), ("items", "int32"), ("offsets", ("int32", "int64")))
-        )
+        weights = self._array("seen_weights", "float32", (self.card.n_pairs,))
+        items = self._array("seen_items", "int32", (self.card.n_pairs,))
+        offsets = self._array("seen_offsets", ("int32", "int64"), (self.card.n_users + 1,))
         try:
             return csr_matrix((weights, items, offsets), shape=(self.card.n_users, self.card.n_items))
         except ValueError as error:
             raise ReleaseError(f"seen_*.npy do not fit each other or model.json: {error}") from None
+
+    def check(self) -> None:
+        """Open every array and hold it against model.json: headers only, nothing that grows with users.
+
+        Raises ReleaseError for the first that does not fit.
+        """
+        _ = (self.user_ids, self.item_ids, self.item_bias, self.popularity, self.seen)
+        width = self.user_vectors.shape[1]
+        self._array("item_vectors", "float32", (self.card.n_items, width))
+        if int(self.bucket_offsets[-1]) != self.card.n_users:
+            raise ReleaseError("bucket_offsets.npy ends elsewhere than the users of model.json")
+
+    def _array(self, name: str, dtype: str | Sequence[str], shape: tuple[int | None, ...]) -> NDArray[Any]:
+        return open_array(self.folder / f"{name}.npy", dtype=dtype, shape=shape)
 
 
 def default_buckets(n_users: int) -> int:
@@ -166,10 +182,9 @@ def open_model(folder: Path) -> ModelFiles:
     return ModelFiles(folder=folder, card=card)
 
 
-def _id_arrays(folder: Path, stem: str, kind: str) -> list[NDArray[np.generic]]:
+def open_ids(folder: Path, stem: str, kind: str, *, n: int) -> list[NDArray[Any]]:
+    """The arrays of n saved ids or other texts: (values,) for int64, (offsets, bytes) for strings."""
     if kind == "int64":
-        return [open_array(folder / f"{stem}.npy", dtype="int64", n_dims=1)]
-    return [
-        open_array(folder / f"{stem}.offsets.npy", dtype="int64", n_dims=1),
-        open_array(folder / f"{stem}.bytes.npy", dtype="uint8", n_dims=1),
-    ]
+        return [open_array(folder / f"{stem}.npy", dtype="int64", shape=(n,))]
+    ends = open_array(folder / f"{stem}.offsets.npy", dtype="int64", shape=(n + 1,))
+    return [ends, open_array(folder / f"{stem}.bytes.npy", dtype="uint8", shape=(int(ends[-1]),))]

@@ -82,3 +82,14 @@ def published(store: Store) -> list[str]:
         for name in store.children("releases")
         if RELEASE_ID.fullmatch(name) and store.path(release_key(name, "manifest.json")).is_file()
     ]
+
+
+def catalogue(store: Store) -> tuple[list[Manifest], dict[str, str]]:
+    """All published releases, oldest first, and those whose manifest cannot be trusted with the reason."""
+    manifests, broken = [], {}
+    for release_id in published(store):
+        try:
+            manifests.append(read_manifest(store, release_id))
+        except ReleaseError as error:
+            broken[release_id] = str(error)
+    return manifests, broken

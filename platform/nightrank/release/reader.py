@@ -15,7 +15,7 @@ from nightrank.data.ids import Id, Ids, ids_from_arrays
 from nightrank.errors import ReleaseError
 from nightrank.release.files import open_array, part_name
 from nightrank.release.manifest import Manifest, current, read_manifest, release_key
-from nightrank.release.model_files import ModelFiles, open_model
+from nightrank.release.model_files import ModelFiles, open_ids, open_model
 from nightrank.release.store import Store
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -38,13 +38,13 @@ class Release:
         """(item rows, scores) of a user's stored list, best first, without padding."""
         offsets = self.model.bucket_offsets
         bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
-        lists = self._lists("recommendations", bucket, len(offsets) - 1)
+        lists = self._lists("recommendations", bucket, offsets)
         return _present(lists, user_row - int(offsets[bucket]))
 
     def similar(self, item_row: int) -> Ranked:
         """(item rows, cosines) of the items most like one, best first."""
         part = int(np.searchsorted(self.similar_offsets, item_row, side="right")) - 1
-        lists = self._lists("similar_items", part, len(self.similar_offsets) - 1)
+        lists = self._lists("similar_items", part, self.similar_offsets)
         return _present(lists, item_row - int(self.similar_offsets[part]))
 
     def history(self, user_row: int) -> Ranked:
@@ -83,24 +83,22 @@ class Release:
     def _titles(self) -> Ids | None:
         if "arrays/titles.offsets.npy" not in self.manifest.files:
             return None
-        arrays = self.folder / "arrays"
-        return ids_from_arrays(
-            [
-                open_array(arrays / "titles.offsets.npy", dtype="int64", n_dims=1),
-                open_array(arrays / "titles.bytes.npy", dtype="uint8", n_dims=1),
-            ]
-        )
+        texts = open_ids(self.folder / "arrays", "titles", "string", n=self.model.card.n_items)
+        return ids_from_arrays(texts)
 
     @cached_property
     def _opened(self) -> dict[tuple[str, int], Ranked]:
         return {}
 
-    def _lists(self, table: str, part: int, n_parts: int) -> Ranked:
+    def _lists(self, table: str, part: int, offsets: NDArray[np.int64]) -> Ranked:
         if (table, part) not in self._opened:
-            paths = list_array_names(table, part, n_parts)
+            items, scores = list_array_names(table, part, len(offsets) - 1)
+            rows = open_array(
+                self.folder / items, dtype="int32", shape=(int(offsets[part + 1] - offsets[part]), None)
+            )
             self._opened[table, part] = (
-                open_array(self.folder / paths[0], dtype="int32", n_dims=2),  # type: ignore[assignment]
-                open_array(self.folder / paths[1], dtype="float32", n_dims=2),
+                rows,
+                open_array(self.folder / scores, dtype="float32", shape=rows.shape),
             )
         return self._opened[table, part]
 
@@ -108,7 +106,7 @@ class Release:
 def open_release(store: Store, id: str | None = None) -> Release:
     """The release `id`, or the one that CURRENT names.
 
-    Checks the manifest, the sizes of all files and the headers of arrays as they are opened; content is
+    Checks the manifest, the sizes of all files and the headers of the model's arrays; content is
     verified by `publish.verify`. Raises ReleaseError by name for anything that is missing or differs.
     """
     if id is None:
@@ -126,7 +124,9 @@ def open_release(store: Store, id: str | None = None) -> Release:
             raise ReleaseError(f"release {id} is damaged: {name} is missing") from None
         if size != expected.bytes:
             raise ReleaseError(f"release {id} is damaged: {name} has {size} bytes, not {expected.bytes}")
-    return Release(manifest=manifest, folder=folder, model=open_model(folder / "arrays"))
+    model = open_model(folder / "arrays")
+    model.check()
+    return Release(manifest=manifest, folder=folder, model=model)
 
 
 ITEMS_PER_PART = 20_000

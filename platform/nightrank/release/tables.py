@@ -62,6 +62,12 @@ def popular_schema(item_id_type: str) -> pa.Schema:
     )
 
 
+def items_schema(item_id_type: str, table: pa.Schema) -> pa.Schema:
+    """item_id, and title and categories where the job's item table has them."""
+    others = [table.field(name) for name in table.names if name != "item_id"]
+    return pa.schema([pa.field("item_id", id_type(item_id_type), nullable=False), *others])
+
+
 def list_rows(topk: TopK, *, owners: pa.Array, item_ids: Ids, schema: pa.Schema) -> pa.RecordBatch:
     """A TopK as rows (owner id, rank, item id, score): owners[i] owns list i."""
     present = topk.item_rows >= 0

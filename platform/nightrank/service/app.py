@@ -9,7 +9,6 @@ from ray import serve
 from ray.serve import Application
 
 from nightrank.config.service import ServiceArgs, service_args, service_user_config
-from nightrank.release.manifest import release_key
 from nightrank.release.store import open_store
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.routes import build_api
@@ -28,10 +27,7 @@ class Service:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """{release: null} follows CURRENT, an id pins. The first call opens it."""
-        pin = service_user_config(user_config).release
-        if pin is not None:
-            release_key(pin)
-        self.holder.follow(pin)
+        self.holder.follow(service_user_config(user_config).release)
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -27,6 +27,13 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     raw["applications"][0]["args"] = {**raw["applications"][0].get("args", {}), "store": store}
     try:
         client = ServeSubmissionClient(dashboard_url)
+        ours = {application["name"] for application in raw["applications"]}
+        others = sorted(set(client.get_serve_details().get("applications", {})) - ours)
+        if others:
+            raise ClusterError(
+                f"the cluster already serves {', '.join(others)}, which deploying would replace; add nightrank's "
+                "application to that configuration and use `serve deploy`"
+            )
         client.deploy_applications(raw)
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
@@ -36,7 +43,7 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
 
 
 def withdraw(dashboard_url: str) -> None:
-    """Take the applications of a cluster down; does nothing where the cluster is gone already."""
+    """Take down what `deploy` put there, which is all that the cluster serves; nothing where it is gone."""
     with contextlib.suppress(OSError, RuntimeError):
         ServeSubmissionClient(dashboard_url).delete_applications()
 

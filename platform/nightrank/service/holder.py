@@ -54,7 +54,7 @@ class ReleaseHolder:
                 gone = wanted is None and self.release is not None
                 problem = "the store names no current release any more" if gone else None
             except NightrankError as error:
-                problem = self._told(str(error))
+                problem = self.told(str(error))
             except Exception as error:  # whatever it is, the thread that follows CURRENT must not end
                 log.exception("the wanted release cannot be opened")
                 problem = f"the wanted release cannot be opened ({type(error).__name__}); see the log"
@@ -63,7 +63,7 @@ class ReleaseHolder:
                 log.error("the wanted release is refused, still answering from %s: %s", held, problem)
             self.problem = problem
 
-    def _told(self, message: str) -> str:
+    def told(self, message: str) -> str:
         """A message for anybody who asks over HTTP: without where the store is."""
         url = self.store.url
         return message.replace(f"store {url}", "the store").replace(url, "the store")

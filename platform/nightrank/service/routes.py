@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 
 import nightrank
 from nightrank.errors import NightrankError
-from nightrank.release.manifest import current, read_manifest
-from nightrank.release.publish import published
+from nightrank.release.manifest import current
+from nightrank.release.publish import catalogue
 from nightrank.release.reader import Release
 from nightrank.service import answers, schemas
 from nightrank.service.answers import RequestError
@@ -37,6 +37,7 @@ def build_api(holder: ReleaseHolder) -> FastAPI:
     api.add_exception_handler(RequestError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(NightrankError, _unreadable)
     api.add_exception_handler(Exception, _failed)
     return api
 
@@ -73,12 +74,13 @@ def _add_lists(api: FastAPI, holder: ReleaseHolder) -> None:
 def _add_releases(api: FastAPI, holder: ReleaseHolder) -> None:
     @api.get("/v1/releases", response_model=schemas.Releases, responses=ERRORS, summary="What is published")
     def releases() -> dict[str, Any]:  # reads files: in a thread, not on the event loop
-        found = []
-        for release_id in published(holder.store):
-            manifest = read_manifest(holder.store, release_id)
-            fields = {"release", "created", "family", "params", "metrics", "counts"}
-            found.append(manifest.model_dump(include=fields))
-        return {"current": current(holder.store)[0], "releases": found}
+        manifests, broken = catalogue(holder.store)
+        fields = {"release", "created", "family", "params", "metrics", "counts"}
+        return {
+            "current": _named(holder),
+            "releases": [manifest.model_dump(include=fields) for manifest in manifests],
+            "broken": {release: holder.told(problem) for release, problem in broken.items()},
+        }
 
     @api.get(
         "/v1/releases/current",
@@ -88,29 +90,41 @@ def _add_releases(api: FastAPI, holder: ReleaseHolder) -> None:
     )
     def current_release() -> dict[str, Any]:
         return {
-            "current": current(holder.store)[0],
+            "current": _named(holder),
             "held": None if holder.release is None else holder.release.id,
             "pinned": holder.pin is not None,
             "problem": holder.problem,
         }
 
 
+def _named(holder: ReleaseHolder) -> str | None:
+    """What CURRENT names; None also where it cannot be read, which the holder's problem tells."""
+    try:
+        return current(holder.store)[0]
+    except NightrankError:
+        return None
+
+
 def _add_health(api: FastAPI, holder: ReleaseHolder) -> None:
-    @api.get("/healthz", response_model=schemas.Health, summary="The process is up")
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    @api.get("/readyz", response_model=schemas.Ready, responses=ERRORS, summary="A release is held")
     async def readyz() -> JSONResponse:
         return JSONResponse({"status": "ready", "release": _held(holder).id, "problem": holder.problem})
+
+    for path, probe, model, summary in (
+        ("/healthz", healthz, schemas.Health, "The process is up"),
+        ("/readyz", readyz, schemas.Ready, "A release is held"),
+    ):
+        api.get(path, response_model=model, responses=ERRORS, summary=summary)(probe)
+        api.head(path, include_in_schema=False)(probe)  # load balancers ask so
 
 
 def _held(holder: ReleaseHolder) -> Release:
     release = holder.release
     if release is None:
-        raise RequestError(
-            503, "no_release", "no release can be served yet; run the nightly job, then ask again"
-        )
+        reason = holder.problem or "nothing is published; run the nightly job"
+        raise RequestError(503, "no_release", f"no release can be served yet: {reason}")
     return release
 
 
@@ -140,8 +154,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
+async def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    log.error("the store or the release cannot be read: %s", error)
+    return _error(503, "store_unavailable", "the store cannot be read just now; see the service's log")
+
+
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", exc_info=error)
-    if isinstance(error, NightrankError):
-        return _error(503, "store_unavailable", "the store cannot be read just now; see the service's log")
     return _error(500, "internal_error", "the request failed; see the service's log")

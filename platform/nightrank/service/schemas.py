@@ -67,6 +67,7 @@ class Releases(BaseModel):
 
     current: str | None
     releases: list[ReleaseInfo]
+    broken: dict[str, str] = Field(description="releases that cannot be read, and why")
 
 
 class CurrentRelease(BaseModel):

@@ -1,0 +1,71 @@
+"""The order of stages, what a rerun takes for done, and one process at a time; no cluster needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from made import make_items, make_job, scored_run, trained_run
+from nightrank.batch.inputs import find_inputs, load_interactions, load_items
+from nightrank.batch.nightly import check_order, open_run, run_stages
+from nightrank.batch.score import missing_units, record_name, unit_files
+from nightrank.config.cluster import load_cluster
+from nightrank.errors import DataError, StoreConflict
+from nightrank.release.manifest import release_key
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_stage_waits_for_the_one_before(tmp_path: Path) -> None:
+    """train before sweep, score before train and publish before score are refused by name."""
+    run = open_run(make_job(tmp_path))
+    for stage, missing in (("score", "train"), ("publish", "score")):
+        with pytest.raises(DataError, match=f"has not finished its {missing} stage"):
+            check_order(run, (stage,))
+    check_order(run, ("train",))  # the job names its model, so there is no sweep to wait for
+    swept = open_run(make_job(tmp_path / "swept", train={}))
+    with pytest.raises(DataError, match="has not finished its sweep stage"):
+        check_order(swept, ("train",))
+
+
+def test_units_that_are_damaged_before_publishing_are_scored_again(tmp_path: Path) -> None:
+    """A recorded unit counts as done only while each of its files is what the record says."""
+    run = scored_run(tmp_path)
+    assert missing_units(run) == []
+    everything = missing_units(trained_run(make_job(tmp_path / "other")))
+    for unit, name in zip(everything, (0, 1, 2), strict=False):
+        path = run.store.path(release_key(run.record.release, unit_files(unit)[name]))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert missing_units(run) == everything[:3]
+    run.path(record_name(everything[3])).unlink()
+    assert missing_units(run) == everything[:4]
+
+
+def test_one_process_works_on_a_run_at_a_time(tmp_path: Path) -> None:
+    """The second of two equal commands ends at once and says that the first is at it."""
+    run = open_run(make_job(tmp_path))
+    actors = load_cluster(ROOT / "cluster.yaml")
+    with (
+        run.store.holding(run.name("lock")),
+        pytest.raises(StoreConflict, match="held by another process"),
+    ):
+        run_stages(run, actors, stages=("train",))
+
+
+def test_item_ids_of_another_type_are_refused_while_training(tmp_path: Path) -> None:
+    """Items under text ids beside events under integers are found before anything is scored."""
+    job = make_job(tmp_path, items=make_items(items="string"))
+    inputs = find_inputs(job)
+    with pytest.raises(DataError, match="has string ids in column item_id, the events have int64"):
+        load_items(job, inputs, item_ids=load_interactions(job, inputs).item_ids)
+
+
+def test_a_missing_item_table_is_refused_by_name(tmp_path: Path) -> None:
+    """A wrong items.path ends with what was looked for, not with a traceback."""
+    job = make_job(tmp_path, items=make_items())
+    (tmp_path / "items.parquet").unlink()
+    with pytest.raises(DataError, match="items: found nothing at"):
+        find_inputs(job)
