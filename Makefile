@@ -21,7 +21,7 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup
-	@$(BIN)/nightrank demo --home $(CURDIR)/.nightrank
+	@$(BIN)/nightrank demo --home "$(CURDIR)/.nightrank"
 
 test: setup
 	$(BIN)/pytest -m "not soak"
