@@ -1,10 +1,9 @@
 """A shop's log: sessions of views that narrow to a cart, a checkout and a purchase, with users and items.
 
 Ratios of the five event types are those of AWS's Retail Demo Store: per 100 views 8 AddToCart, 5 ViewCart,
-2 StartCheckout, 1 Purchase, to the row. Taste is a mixture of topics (`synth_taste`), one for each style of each
-category: age and gender say which categories are likely, the rest of a user's taste is nowhere in the tables, and
-of an item's styles only the first word of the title tells. A session keeps to one topic for most of its views; what is closest to the user's taste
-goes into the cart. Memory grows with the number of events; for many use `synth_scale`.
+2 StartCheckout, 1 Purchase, to the row. Who looks at what is a mixture of topics (`synth_taste`, `synth_catalogue`);
+a session keeps to one topic for most of its views, and what is closest to the user's taste goes into the cart. Memory
+grows with the number of events; for many use `synth_scale`.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nightrank.data.synth_catalogue import N_CATEGORIES, N_TOPICS, make_items, make_users
 from nightrank.data.synth_folder import make_folder
 from nightrank.data.synth_taste import (
     DAY_S,
@@ -29,9 +29,7 @@ from nightrank.data.synth_taste import (
     cumulative,
     draw,
     draw_one_of,
-    mixture,
     stream,
-    zipf,
 )
 
 log = logging.getLogger("nightrank.data")
@@ -39,31 +37,7 @@ log = logging.getLogger("nightrank.data")
 TYPES = ("View", "AddToCart", "ViewCart", "StartCheckout", "Purchase")
 PER_100_VIEWS = (100, 8, 5, 2, 1)
 
-# What a category is called, whom it draws, its median price and what its items are.
-# Whom: the logarithm of its pull at 18 and at 80 years (a line between them), on women, on men.
-_CATEGORIES: tuple[tuple[str, tuple[float, float, float, float], float, tuple[str, ...]], ...] = (
-    ("accessories", (1.0, -0.5, 0.8, -0.2), 60.0, ("Backpack", "Belt", "Handbag", "Watch")),
-    ("apparel", (1.2, -0.8, 0.6, 0.2), 80.0, ("Jacket", "Shirt", "Jeans", "Scarf")),
-    ("beauty", (0.8, -0.4, 1.2, -1.5), 30.0, ("Lotion", "Shampoo", "Lipstick", "Soap")),
-    ("books", (-0.5, 1.0, 0.3, 0.0), 18.0, ("Novel", "Atlas", "Cookbook", "Biography")),
-    ("electronics", (1.4, -1.0, -0.8, 1.0), 350.0, ("Headphones", "Speaker", "Camera", "Keyboard")),
-    ("floral", (-1.0, 1.2, 0.6, -0.4), 35.0, ("Bouquet", "Wreath", "Orchid", "Planter")),
-    ("footwear", (1.0, -0.6, 0.4, 0.3), 95.0, ("Sneakers", "Boots", "Sandals", "Loafers")),
-    ("furniture", (-0.6, 0.8, 0.2, 0.0), 280.0, ("Chair", "Table", "Lamp", "Shelf")),
-    ("groceries", (-0.2, 0.6, 0.0, 0.0), 8.0, ("Coffee", "Honey", "Pasta", "Olive Oil")),
-    ("instruments", (0.6, -0.2, -0.6, 0.8), 420.0, ("Guitar", "Drum", "Violin", "Flute")),
-    ("outdoors", (0.6, -0.4, -0.4, 0.8), 120.0, ("Tent", "Kayak", "Lantern", "Fishing Rod")),
-    ("tools", (-0.6, 0.6, -1.2, 1.2), 45.0, ("Hammer", "Drill", "Saw", "Wrench")),
-)
-_STYLES = ("Classic", "Modern", "Rustic", "Sporty")
-_MATERIALS = ("Oak", "Linen", "Steel", "Nordic", "Alpine", "Coastal", "Amber", "Indigo", "Ivory", "Scarlet")
-_N_TOPICS = len(_CATEGORIES) * len(_STYLES)
-
-_CATEGORY_FOCUS = 3.0  # sum of the Dirichlet weights of the categories: a user likes two or three of 12
-_STYLE_FOCUS = 0.3  # Dirichlet weight of a style in a user's and in an item's mixture
-_STRAY = 0.02  # of an item's pull goes to all topics alike
 _ACTIVITY_SIGMA = 0.8
-_ZIPF_SHIFT = 20.0
 _VIEWS_PER_SESSION = 6
 _SAME_TOPIC = 0.6  # of a session's views
 _GAP_S = (5, 90)  # seconds from one event of a session to the next
@@ -81,11 +55,9 @@ class RetailRecipe:
     def check(self) -> None:
         """Raise SettingsError on a number that cannot be meant."""
         cure = "give another number"
-        check_count("--users", self.users, low=1, high=5_000_000, cure=cure)
-        check_count("--items", self.items, low=len(_CATEGORIES), high=1_000_000, cure=cure)
-        larger = (
-            "for more events than that use `nightrank data synth scale`, for fewer a table written by hand"
-        )
+        check_count("--users", self.users, low=1, high=1_000_000, cure=cure)
+        check_count("--items", self.items, low=N_CATEGORIES, high=200_000, cure=cure)
+        larger = "for more events use `nightrank data synth scale`, for fewer a table written by hand"
         check_count("--events", self.events, low=sum(PER_100_VIEWS), high=20_000_000, cure=larger)
         check_count("--seed", self.seed, low=0, high=2**63 - 1, cure=cure)
 
@@ -108,7 +80,7 @@ class _Views(NamedTuple):
 
     session: NDArray[np.int64]
     item: NDArray[np.int64]
-    depth: NDArray[np.int64]  # how many of TYPES follow the view: 0 for a view that stays one
+    depth: NDArray[np.int64]  # how many other types of event follow the view: 0 for a view that stays one
 
 
 def make_retail(out: Path, recipe: RetailRecipe) -> tuple[Path, Path, Path]:
@@ -133,11 +105,12 @@ def shop(recipe: RetailRecipe) -> Shop:
 
     events: user_id int64, item_id int64, event_type string, timestamp int64 (seconds UTC), by time; exactly
     `recipe.events` rows. users: user_id int64 1..users, age int32 (18 to 80), gender string (F, M).
-    items: item_id int64 1..items, title string, category string, price float64. Some users and items may be in no event.
+    items: item_id int64 1..items, title string, category string, price float64. Some users and items may have no
+    event.
     """
     log.info("drawing %s users and %s items", f"{recipe.users:,}", f"{recipe.items:,}")
-    users, liked = _users(recipe)
-    items, shares = _items(recipe)
+    users, liked = make_users(recipe.users, seed=recipe.seed)
+    items, shares = make_items(recipe.items, seed=recipe.seed)
     counts = _type_counts(recipe.events)
     log.info("drawing %s views, then what follows them", f"{counts[0]:,}")
     sessions = _sessions(recipe, n=-(-int(counts[0]) // _VIEWS_PER_SESSION))
@@ -150,56 +123,6 @@ def _type_counts(n: int) -> NDArray[np.int64]:
     counts = n * np.array(PER_100_VIEWS, dtype=np.int64) // sum(PER_100_VIEWS)
     counts[0] += n - counts.sum()
     return counts
-
-
-def _users(recipe: RetailRecipe) -> tuple[pa.Table, NDArray[np.float32]]:
-    """The table, and each user's taste: shares of the topics (n_users, _N_TOPICS)."""
-    rng = stream(recipe.seed, 0)
-    age = np.clip(np.round(rng.gamma(9.0, 4.0, size=recipe.users)), 18, 80)
-    gender = rng.integers(0, 2, size=recipe.users)
-    young, old, women, men = np.array([whom for _, whom, _, _ in _CATEGORIES]).T
-    part = ((age - 18) / (80 - 18))[:, None]
-    pull = np.exp((1 - part) * young + part * old + np.where(gender[:, None] == 0, women, men))
-    pull *= _CATEGORY_FOCUS / pull.sum(axis=1, keepdims=True)
-    categories = rng.standard_gamma(pull) + 1e-6
-    categories /= categories.sum(axis=1, keepdims=True)
-    n_categories = len(_CATEGORIES)
-    styles = mixture(rng, _STYLE_FOCUS, size=(recipe.users * n_categories, len(_STYLES)))
-    styles = styles.reshape(recipe.users, n_categories, len(_STYLES))
-    liked = (categories[:, :, None] * styles).reshape(recipe.users, _N_TOPICS).astype(np.float32)
-    columns = {
-        "user_id": pa.array(np.arange(1, recipe.users + 1)),
-        "age": pa.array(age.astype(np.int32)),
-        "gender": pa.array(np.array(["F", "M"])[gender], pa.string()),
-    }
-    return pa.table(columns), liked
-
-
-def _items(recipe: RetailRecipe) -> tuple[pa.Table, NDArray[np.float64]]:
-    """The table, and the cumulative shares of the items in every topic, flat (`synth_taste.cumulative`)."""
-    rng = stream(recipe.seed, 1)
-    rows = np.arange(recipe.items)
-    category = rng.permutation(rows % len(_CATEGORIES))  # each has an item, so that no topic is empty
-    styles = mixture(rng, _STYLE_FOCUS, size=(recipe.items, len(_STYLES)))
-    pull = np.full((recipe.items, len(_CATEGORIES), len(_STYLES)), _STRAY / _N_TOPICS)
-    pull[rows, category] += styles
-    pull *= zipf(recipe.items, shift=_ZIPF_SHIFT, rng=rng)[:, None, None]
-    medians = np.array([median for _, _, median, _ in _CATEGORIES])
-    price = np.ceil(medians[category] * rng.lognormal(0.0, 0.5, size=recipe.items)) - 0.01
-    material = rng.integers(0, len(_MATERIALS), size=recipe.items)
-    noun = rng.integers(0, len(_CATEGORIES[0][3]), size=recipe.items)
-    style, nouns = styles.argmax(axis=1), [nouns for _, _, _, nouns in _CATEGORIES]
-    titles = [
-        f"{_STYLES[s]} {_MATERIALS[m]} {nouns[c][n]}"
-        for s, m, c, n in zip(style, material, category, noun, strict=True)
-    ]
-    columns = {
-        "item_id": pa.array(rows + 1),
-        "title": pa.array(titles),
-        "category": pa.array(np.array([name for name, *_ in _CATEGORIES])[category], pa.string()),
-        "price": pa.array(np.round(price, 2)),
-    }
-    return pa.table(columns), cumulative(pull.reshape(recipe.items, _N_TOPICS).T)
 
 
 def _sessions(recipe: RetailRecipe, *, n: int) -> _Sessions:
@@ -224,13 +147,16 @@ def _views(
     others = rng.integers(0, n_sessions, size=n - n_sessions)
     session = np.sort(np.concatenate([np.arange(n_sessions), others]))  # every session has a view
     topic_shares = cumulative(liked.astype(np.float64))
-    pick = partial(draw, topic_shares, n=_N_TOPICS)
+    pick = partial(draw, topic_shares, n=N_TOPICS)
     theme = pick(rows=sessions.user, chance=rng.random(n_sessions))
     own = pick(rows=sessions.user[session], chance=rng.random(n))
     topic = np.where(rng.random(n) < _SAME_TOPIC, theme[session], own)
     item = draw(shares, n=recipe.items, rows=topic, chance=rng.random(n))
     # Whoever likes the topic, on a day of buying, goes further; of several views of an item, only the last does.
-    keenness = np.log(liked[sessions.user[session], topic]) + rng.standard_normal(n_sessions)[session]
+    keenness = (
+        np.log(liked[sessions.user[session], topic].astype(np.float64))
+        + rng.standard_normal(n_sessions)[session]
+    )
     keenness = keenness + rng.standard_normal(n)
     keenness[~_last_views(session, item)] = -np.inf
     depth = np.zeros(n, dtype=np.int64)
