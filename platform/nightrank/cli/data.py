@@ -1,4 +1,4 @@
-"""data fetch: known data sets."""
+"""data fetch: known data sets; data synth: made ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from nightrank.cli import synth
 from nightrank.data.datasets import fetch
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app.add_typer(synth.app, name="synth")
 
 
 @app.callback()
