@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nightrank.cluster.local import LocalCluster, local_cluster
+pytest.register_assert_rewrite("asked", "harm", "made", "reference")  # their asserts explain themselves too
+
+from nightrank.cluster.local import LocalCluster, local_cluster  # noqa: E402
 
 
 @pytest.fixture(scope="session")
