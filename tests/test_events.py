@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightrank.data.events import event_files, read_events, read_items, weighted
+from nightrank.data.events import event_files, read_events, weighted
+from nightrank.data.items import read_items
 from nightrank.errors import DataError
 
 UTC = datetime.UTC
@@ -24,7 +25,7 @@ def read(*files: Path, **names: str | None) -> pa.Table:
     """Reads u and i alone unless more columns are named."""
     return read_events(
         files, **{"user": "u", "item": "i", "weight": None, "time": None, "type": None} | names
-    )
+    ).table
 
 
 def csv(path: Path, text: str) -> Path:
@@ -58,7 +59,7 @@ def test_event_files_of_file_folder_and_glob(tmp_path: Path) -> None:
         ([], "", "the folder holds no files"),
         (["_SUCCESS"], "", r"\.parquet, \.csv, \.csv\.gz"),
         ([], "none-*.csv", r"found nothing at .*none-\*\.csv"),
-        (["e.jsonl"], "e.jsonl", r"e\.jsonl' has a format that is not supported"),
+        (["e.json"], "e.json", r"e\.json' has a format that is not supported"),
         (["e.csv", "README.txt"], "", r"README\.txt' has a format"),
         (["e.csv", "e.parquet"], "", r"e\.csv' and .*e\.parquet' have different formats"),
         (["e.csv", "e.csv.gz"], "*", "have different formats"),
@@ -79,7 +80,7 @@ def test_event_files_refuses_by_name(tmp_path: Path, names: list[str], path: str
 def test_csv_under_canonical_names(tmp_path: Path, name: str) -> None:
     """Protects the meaning of mapped columns, and that a line break in an unread column costs no row."""
     text = 'x,e,t,w,i,u\n"a\nb",View,100,1.5,p1,7\n,Buy, 200 ,2,p2,-3\n'
-    table = read_events([csv(tmp_path / name, "\ufeff" + text)], **NAMES)
+    table = read_events([csv(tmp_path / name, "\ufeff" + text)], **NAMES).table
     assert {field.name: str(field.type) for field in table.schema} == {
         "user": "int64", "item": "string", "weight": "double", "time": "int64", "type": "string",
     }  # fmt: skip
@@ -111,7 +112,7 @@ def test_one_column_may_serve_twice(tmp_path: Path) -> None:
         ("e.csv.gz", gzip.compress(b"u,i\n" + os.urandom(64).hex().encode() + b",1\n")[:-12], "Truncated"),
         ("e.csv.gz", b"u,i\n1,2\n", r"e\.csv\.gz: cannot be read.*gzip"),
         ("e.csv", b"u,i\n1,2\n3\n", "Expected 2 columns, got 1"),
-        ("e.csv", b"", "Empty CSV file"),
+        ("e.csv", b"", "no rows in 1 file"),
         ("e.csv", "u,i\nä,1\n".encode("latin-1"), "invalid UTF8"),
         ("e.csv", "u,i,ä\n1,1,1\n".encode("latin-1"), "not UTF-8"),
         ("e.csv", "u,i\n1,1\n".encode("utf-16"), r"e\.csv: "),
@@ -325,7 +326,8 @@ def test_csv_times_are_seconds_utc(tmp_path: Path, text: str, expected: int) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1743206407000", "the time 1743206407000 in row 1 .*milliseconds.*1,000"),
+        ("1743206407000", "the time 1743206407000 in row 1 .*milliseconds, and 5 in row 0.*seconds"),
+        ("1743206407000000", "the time 1743206407000000 in row 1 .*nanoseconds.*1,000"),
         ("nan", "the time nan in row 1"),
         ("", "'t' has '' in row 1, which is no time"),
         ("soon", "'t' has 'soon' in row 1"),
@@ -344,7 +346,9 @@ def test_unusable_csv_times(tmp_path: Path, text: str, message: str) -> None:
         (pa.array([5, None]), "'t' has no value in row 1"),
         (pa.array([5, 10**12]), "the time 1000000000000 in row 1"),
         (pa.array([float("nan"), 1.0]), "the time nan in row 0"),
-        (pa.array(["5", "6"]), "times of type string"),
+        (pa.array([5, 10**15]), "the time 1000000000000000 in row 1"),
+        (pa.array(["5", "6"]), "'t' has '5' in row 0, which is no time"),
+        (pa.array([True, False]), "times of type bool"),
     ],
 )
 def test_unusable_parquet_times(tmp_path: Path, array: pa.Array, message: str) -> None:
@@ -487,5 +491,5 @@ def test_random_table_survives_both_formats(tmp_path: Path) -> None:
     text = csv(tmp_path / "e.csv.gz", "u,i,w,t,e\n" + "\n".join(lines) + "\n")
     binary = parquet(tmp_path / "e.parquet", **columns)
     expected = written.rename_columns(["user", "item", "weight", "time", "type"])
-    assert read_events([text], **NAMES).equals(expected)
-    assert read_events([binary], **NAMES).equals(expected)
+    assert read_events([text], **NAMES).table.equals(expected)
+    assert read_events([binary], **NAMES).table.equals(expected)

@@ -12,9 +12,10 @@ import pyarrow as pa
 from nightrank.config.job import JobConfig
 from nightrank.config.locations import nightrank_home
 from nightrank.data.datasets import fetch
-from nightrank.data.events import event_files, read_events, read_items, weighted
+from nightrank.data.events import event_files, read_events
 from nightrank.data.ids import Ids
-from nightrank.data.interactions import Interactions, from_events
+from nightrank.data.interactions import Interactions, interactions_of
+from nightrank.data.items import read_items
 from nightrank.data.tables import find_files
 from nightrank.errors import DataError
 from nightrank.release.files import sha256_of
@@ -37,9 +38,7 @@ def find_inputs(job: JobConfig) -> Inputs:
         files = fetch(job.events.dataset, nightrank_home() / "data" / job.events.dataset)
         events, items = [files.events], [files.items]
     else:
-        assert job.events.path is not None  # noqa: S101  the settings hold one of the two
-        events = event_files(job.events.path)
-        items = []
+        events, items = event_paths(job), []
     if job.items is not None:
         items = find_files(job.items.path, what="items")
     digest = hashlib.sha256()
@@ -49,21 +48,18 @@ def find_inputs(job: JobConfig) -> Inputs:
     return Inputs(events=events, items=items, fingerprint=digest.hexdigest())
 
 
+def event_paths(job: JobConfig) -> list[Path]:
+    """The files of the job's events alone, fetched first where it names a known data set."""
+    if job.events.dataset is not None:
+        return [fetch(job.events.dataset, nightrank_home() / "data" / job.events.dataset).events]
+    assert job.events.path is not None  # noqa: S101  the settings hold one of the two
+    return event_files(job.events.path)
+
+
 def load_interactions(job: JobConfig, inputs: Inputs) -> Interactions:
-    """Read, weight and combine the job's events."""
-    columns = job.events.columns
-    table = read_events(
-        inputs.events,
-        user=columns.user,
-        item=columns.item,
-        weight=columns.weight,
-        time=columns.time,
-        type=columns.type,
-    )
-    events = weighted(
-        table, type_weights=job.events.type_weights or None, half_life_days=job.events.half_life_days
-    )
-    return from_events(events, combine=job.events.combine, half_life_days=job.events.half_life_days)
+    """Read, weight and combine the job's events; its `counts` say what was read and dropped."""
+    events = read_events(inputs.events, **job.events.columns.model_dump())
+    return interactions_of(events, job.events)
 
 
 def load_items(job: JobConfig, inputs: Inputs, *, item_ids: Ids) -> pa.Table | None:

@@ -83,6 +83,11 @@ def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:
     stages = {stage: run.stage(stage) for stage in STAGES}
     trained, scored = stages["train"], stages["score"]
     counts = {} if trained is None else {key: trained["model"][key] for key in ("users", "items", "pairs")}
+    if trained is not None:
+        read = trained["model"]["counts"]
+        counts["events_read"] = read["rows"]
+        counts["events_dropped"] = read["rare_item_events"] + read["rare_user_events"]
+        counts["pairs_dropped"] = read["zero_pairs"]
     if scored is not None:
         counts["recommendations"] = scored["rows"]
     metrics = {}

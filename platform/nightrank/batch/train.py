@@ -110,7 +110,7 @@ def _fit_all(job: JobConfig, inputs: Inputs, recipe: Recipe, folder: str, n_thre
         "users": card.n_users,
         "items": card.n_items,
         "pairs": card.n_pairs,
-        "zero_pairs_dropped": interactions.n_zero_pairs,
+        "counts": interactions.counts.as_dict(),
         "buckets": card.n_buckets,
         "model_hash": card.model_hash,
     }

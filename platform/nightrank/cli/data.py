@@ -1,14 +1,22 @@
-"""data fetch: known data sets; data synth: made ones."""
+"""data fetch, synth and check: known data sets, made ones, and what a job's events look like."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nightrank.batch.inputs import event_paths
 from nightrank.cli import synth
+from nightrank.cli.options import Config, Json, Overrides
+from nightrank.config.job import inside_job, load_job
 from nightrank.data.datasets import fetch
+from nightrank.data.events import read_events
+from nightrank.data.report import Report, report_of
+from nightrank.errors import DataError
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(synth.app, name="synth")
@@ -27,3 +35,49 @@ def fetch_command(
     """Fetch a known data set where it is missing, and check its digest."""
     for path in fetch(name, out):
         typer.echo(path)
+
+
+@app.command("check")
+def check_command(config: Config, set: Overrides = None, as_json: Json = False) -> None:
+    """Read a job's events and say what is in them; exit code 2 where training would be meaningless."""
+    job = load_job(config, overrides=set or (), inside_job=inside_job())
+    events = read_events(event_paths(job), **job.events.columns.model_dump())
+    report = report_of(
+        events,
+        job.events,
+        split_kind=job.split.kind,
+        split_n=job.split.n,
+        has_sweep=job.train.model is None,
+    )
+    typer.echo(json.dumps(report.as_dict()) if as_json else "\n".join(_lines(report)))
+    if report.problems:
+        raise DataError("training would be meaningless: " + "; ".join(report.problems))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    counts = report.counts
+    yield f"read       {counts.rows:,} rows of {counts.files} file(s), {counts.empty_files} of them empty"
+    yield (
+        f"dropped    {counts.rare_item_events:,} events of {counts.rare_items:,} rare items, "
+        f"{counts.rare_user_events:,} of {counts.rare_users:,} rare users; {counts.zero_pairs:,} pairs of weight 0"
+    )
+    yield f"kept       {report.duplicate_rows:,} rows equal to an earlier one, {counts.zero_weights:,} of weight 0"
+    yield (
+        f"training   {report.users:,} users x {report.items:,} items, {report.pairs:,} pairs, "
+        f"density {report.density:.4%}; {report.held_out_users:,} users can be measured"
+    )
+    if report.events_by_type is not None:
+        yield "types      " + ", ".join(f"{kind} {n:,}" for kind, n in report.events_by_type.items())
+    yield f"weights    of events: {_spread(report.event_weights)}"
+    if report.pair_weights is not None:
+        yield f"           of pairs:  {_spread(report.pair_weights)}"
+    yield f"per user   {_spread(report.events_per_user)} events; {report.single_event_users:.1%} of users have one"
+    yield f"per item   {_spread(report.events_per_item)} events; {report.single_event_items:.1%} of items have one"
+    if report.first is not None:
+        yield f"times      {report.first} to {report.last}, given as {', '.join(counts.time_forms)}"
+    for doubt in report.warnings:
+        yield f"warning    {doubt.name}: {doubt.text}"
+
+
+def _spread(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.6g}" for name, value in numbers.items())

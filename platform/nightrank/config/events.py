@@ -1,5 +1,4 @@
-"""The `events` and `items` of a job file: where the tables are, their columns, what an event
-weighs.
+"""The `events` and `items` of a job file: where the tables are, their columns, what an event weighs.
 
 Whether a file really has these columns is for `data/` to say. Here is refused what cannot be meant: settings
 that need a column nobody named, one column in two roles, two sources at once.
@@ -46,52 +45,24 @@ class ColumnsConfig(StrictModel):
         return self
 
 
-class EventsConfig(StrictModel):
-    """One source of events, a known data set or files, and how events become weights."""
+class WeighingConfig(StrictModel):
+    """The columns of the events, and how events become weights; wherever the events come from."""
 
-    dataset: Literal["movielens-100k"] | None = None
-    path: str | None = None
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
     type_weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default_factory=dict)
     combine: Literal["sum", "max", "last"] = "sum"
     half_life_days: float | None = Field(default=None, gt=0.0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _columns_of_the_dataset(cls, raw: Any) -> Any:
-        """A known data set's columns need not be written down."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("columns", {}), dict):
-            return raw
-        dataset = raw.get("dataset")
-        known = DATASET_COLUMNS.get(dataset) if isinstance(dataset, str) else None
-        return raw if known is None else {**raw, "columns": {**known, **raw.get("columns", {})}}
-
-    @field_validator("path")
-    @classmethod
-    def _local(cls, value: str | None) -> str | None:
-        return None if value is None else check_local(value)
+    min_events_per_user: int = Field(default=1, ge=1)
+    min_events_per_item: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = [*self._source_problems(), *self._column_problems()]
+        problems = self._problems()
         if problems:
             raise ProblemsError(problems)
         return self
 
-    def _source_problems(self) -> list[Problem]:
-        if (self.dataset is None) == (self.path is None):
-            found = "neither dataset nor path" if self.dataset is None else "both dataset and path"
-            return [Problem((), f"found {found}, expected exactly one of them")]
-        if self.dataset is None:
-            return []
-        known = DATASET_COLUMNS[self.dataset]
-        return [
-            Problem(("columns", role), f'found "{name}"; {self.dataset} has {", ".join(known.values())}')
-            for role, name in self.columns.model_dump().items()
-            if name is not None and name not in known.values()
-        ]
-
-    def _column_problems(self) -> list[Problem]:
+    def _problems(self) -> list[Problem]:
         problems = []
         weights = shown(self.type_weights)
         if self.type_weights and self.columns.type is None:
@@ -108,6 +79,44 @@ class EventsConfig(StrictModel):
             if self.combine == "last":
                 problems.append(Problem(("combine",), f'found "last" without a time column; {cure}'))
         return problems
+
+
+class EventsConfig(WeighingConfig):
+    """One source of events, a known data set or files, and how events become weights."""
+
+    dataset: Literal["movielens-100k"] | None = None
+    path: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_the_dataset(cls, raw: Any) -> Any:
+        """A known data set's columns need not be written down."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("columns", {}), dict):
+            return raw
+        dataset = raw.get("dataset")
+        known = DATASET_COLUMNS.get(dataset) if isinstance(dataset, str) else None
+        return raw if known is None else {**raw, "columns": {**known, **raw.get("columns", {})}}
+
+    @field_validator("path")
+    @classmethod
+    def _local(cls, value: str | None) -> str | None:
+        return None if value is None else check_local(value)
+
+    def _problems(self) -> list[Problem]:
+        return [*self._source_problems(), *super()._problems()]
+
+    def _source_problems(self) -> list[Problem]:
+        if (self.dataset is None) == (self.path is None):
+            found = "neither dataset nor path" if self.dataset is None else "both dataset and path"
+            return [Problem((), f"found {found}, expected exactly one of them")]
+        if self.dataset is None:
+            return []
+        known = DATASET_COLUMNS[self.dataset]
+        return [
+            Problem(("columns", role), f'found "{name}"; {self.dataset} has {", ".join(known.values())}')
+            for role, name in self.columns.model_dump().items()
+            if name is not None and name not in known.values()
+        ]
 
 
 class ItemsConfig(StrictModel):

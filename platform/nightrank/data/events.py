@@ -1,15 +1,17 @@
-"""Events and items as the caller's files hold them: mapped columns, typed, checked, under our own names.
+"""Events as the caller's files hold them: mapped columns, typed, checked, under our own names.
 
 Nothing is repaired and nothing is dropped: a row that cannot be used is refused with its file, column, row
 and a cure (`columns`), a file that cannot be read likewise (`tables`); an event type without a weight, files
-that disagree on the type of an id, no rows at all and an item that occurs twice are refused here. Memory is
-that of the mapped columns.
+that disagree on the type of an id or on the unit of time, and no rows at all are refused here. Memory is that
+of the mapped columns.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import time as clock
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightrank.data import columns, tables
+from nightrank.data import columns, tables, times
+from nightrank.data.counts import Counts
 from nightrank.errors import DataError
 
 DAY_S = 86_400.0
@@ -31,52 +34,100 @@ def event_files(path: str | Path) -> list[Path]:
     return tables.find_files(path, what="events")
 
 
+@dataclass(frozen=True)
+class Events:
+    """table: events under canonical names, as `read_events` describes them. counts: what was read.
+
+    parts: (file, its rows) in the order of the table, for messages; empty where it is not known.
+    """
+
+    table: pa.Table
+    counts: Counts
+    parts: tuple[tuple[str, int], ...] = ()
+
+
 def read_events(
     files: Sequence[Path], *, user: str, item: str, weight: str | None, time: str | None, type: str | None
-) -> pa.Table:
+) -> Events:
     """Events under canonical names, in file and row order; only the mapped columns are read.
 
     user, item: int64 or string, no nulls. weight: float64, finite, >= 0, 1.0 where no column is named.
     time: int64 seconds UTC, fractions dropped; absent where no column is named. type: string, likewise.
-    Raises DataError naming file, column and first row.
+    A file without rows is skipped and counted. Raises DataError naming file, column and first row.
     """
-    names = list(dict.fromkeys(name for name in (user, item, weight, time, type) if name is not None))
-    parts = []
-    for file in files:
-        raw = tables.read_columns(file, names)
-        if raw.num_rows == 0:
-            continue  # a file without rows has no types to hold it to
-        part = {
-            "user": columns.id_column(raw[user], file=file, name=user),
-            "item": columns.id_column(raw[item], file=file, name=item),
-            "weight": pa.chunked_array([np.ones(raw.num_rows)]),
-        }
-        if weight is not None:
-            part["weight"] = columns.weight_column(raw[weight], file=file, name=weight)
-        if time is not None:
-            part["time"] = columns.time_column(raw[time], file=file, name=time)
-        if type is not None:
-            part["type"] = columns.type_column(raw[type], file=file, name=type)
-        parts.append((file, pa.table(part)))
-    return _concat(parts, files=files, id_names={"user": user, "item": item}, what="events")
+    roles = {"user": user, "item": item, "weight": weight, "time": time, "type": type}
+    names = _names(roles)
+    return _events(((file, tables.read_columns(file, names)) for file in files), roles=roles, files=files)
 
 
-def _concat(
-    parts: Sequence[tuple[Path, pa.Table]], *, files: Sequence[Path], id_names: dict[str, str], what: str
-) -> pa.Table:
-    if not parts:
-        names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
-        raise DataError(f"{what}: no rows in {len(files)} file(s): {names}; expected at least one row")
-    first_file, first = parts[0]
-    for file, table in parts[1:]:
-        for column, name in id_names.items():
-            expected, found = first.schema.field(column).type, table.schema.field(column).type
-            if found != expected:
-                raise DataError(
-                    f"{what}: column '{name}' has {expected} ids in {first_file}, but {found} ids in {file}; "
-                    "all files must agree: write the ids the same way everywhere"
-                )
-    return pa.concat_tables([table for _, table in parts])
+def table_events(
+    table: pa.Table, *, user: str, item: str, weight: str | None, time: str | None, type: str | None
+) -> Events:
+    """The same from an Arrow table in memory, by the same checks; messages say `table` for the file."""
+    roles = {"user": user, "item": item, "weight": weight, "time": time, "type": type}
+    names = _names(roles)
+    tables.check_names("table", columns=names, names=table.column_names)
+    raw = tables.checked_texts(table.select(names), file="table")
+    return _events([("table", raw)], roles=roles, files=["table"])
+
+
+def _names(roles: Mapping[str, str | None]) -> list[str]:
+    return list(dict.fromkeys(name for name in roles.values() if name is not None))
+
+
+def _events(
+    sources: Iterable[tuple[Path | str, pa.Table]],
+    *,
+    roles: Mapping[str, str | None],
+    files: Sequence[Path | str],
+) -> Events:
+    parts: list[tuple[Path | str, pa.Table]] = []
+    forms: list[tuple[Path | str, str]] = []
+    for file, raw in sources:
+        if raw.num_rows > 0:  # a file without rows has no types to hold it to
+            part, form = _typed(raw, file=file, roles=roles)
+            parts.append((file, part))
+            forms += [] if form is None else [(file, form)]
+    times.check_one_unit(forms, name=str(roles["time"]))
+    id_names = {role: str(roles[role]) for role in ("user", "item")}
+    table = tables.concat(parts, files=files, id_names=id_names, what="events")
+    counts = _counts(table, n_files=len(files), n_parts=len(parts), forms=[form for _, form in forms])
+    return Events(table, counts, parts=tuple((str(file), part.num_rows) for file, part in parts))
+
+
+def _typed(
+    raw: pa.Table, *, file: Path | str, roles: Mapping[str, str | None]
+) -> tuple[pa.Table, str | None]:
+    """One file's events, and the form of its times."""
+    user, item, weight, time, kind = (roles[role] for role in ("user", "item", "weight", "time", "type"))
+    part = {
+        "user": columns.id_column(raw[user], file=file, name=str(user)),
+        "item": columns.id_column(raw[item], file=file, name=str(item)),
+        "weight": pa.chunked_array([np.ones(raw.num_rows)]),
+    }
+    form = None
+    if weight is not None:
+        part["weight"] = columns.weight_column(raw[weight], file=file, name=weight)
+    if time is not None:
+        part["time"], form = times.time_column(raw[time], file=file, name=time)
+    if kind is not None:
+        part["type"] = columns.type_column(raw[kind], file=file, name=kind)
+    return pa.table(part), form
+
+
+def _counts(table: pa.Table, *, n_files: int, n_parts: int, forms: Sequence[str]) -> Counts:
+    """Times beyond tomorrow are counted, never refused: what a run reads must not hang on its clock."""
+    future = 0
+    if "time" in table.column_names:
+        future = int(pc.sum(pc.greater(table["time"], int(clock.time() + DAY_S))).as_py())
+    return Counts(
+        files=n_files,
+        empty_files=n_files - n_parts,
+        rows=table.num_rows,
+        time_forms=tuple(sorted(set(forms))),
+        zero_weights=int(pc.sum(pc.equal(table["weight"], 0.0)).as_py()),
+        future_times=future,
+    )
 
 
 def weighted(
@@ -85,30 +136,34 @@ def weighted(
     type_weights: dict[str, float] | None,
     half_life_days: float | None,
     latest: int | None = None,
+    parts: Sequence[tuple[str, int]] = (),
 ) -> pa.Table:
     """The same rows with weight x type weight x 0.5 ** ((latest - time) / half life).
 
     `latest` (seconds UTC) defaults to the newest event; an event newer than `latest` counts in full. A type
     weight of 0 drops no row: its weight becomes 0. The settings are trusted, the job file has checked them.
-    Raises DataError on a type without a weight, or where the column that a setting needs is not there.
+    parts: as in `Events`. Raises DataError on a type without a weight, or where the column that a setting
+    needs is not there.
     """
     weights = table["weight"].to_numpy()
     if type_weights is not None:
-        weights = weights * _type_factors(table, type_weights)
+        weights = weights * _type_factors(table, type_weights, parts)
     if half_life_days is not None:
         if "time" not in table.column_names:
             raise DataError(
                 "events.half_life_days is set, but the events have no time column; "
                 "name it in events.columns.time, or take half_life_days out"
             )
-        times = table["time"].to_numpy()
-        age_s = (times.max() if latest is None else latest) - times
+        seconds = table["time"].to_numpy()
+        age_s = (seconds.max() if latest is None else latest) - seconds
         weights = weights * 0.5 ** (np.maximum(age_s, 0) / (half_life_days * DAY_S))
     place = table.column_names.index("weight")
     return table.set_column(place, "weight", pa.chunked_array([weights]))
 
 
-def _type_factors(table: pa.Table, type_weights: dict[str, float]) -> NDArray[np.float64]:
+def _type_factors(
+    table: pa.Table, type_weights: dict[str, float], parts: Sequence[tuple[str, int]]
+) -> NDArray[np.float64]:
     if "type" not in table.column_names:
         raise DataError(
             "events.type_weights is set, but the events have no type column; "
@@ -123,6 +178,7 @@ def _type_factors(table: pa.Table, type_weights: dict[str, float]) -> NDArray[np
         near = difflib.get_close_matches(str(unknown[0]["values"]), type_weights, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise DataError(
+            f"{_place(int(np.argmax(pc.is_null(rows).to_numpy())), parts)}"
             f"events.type_weights has no weight for the event type {found}; "
             f"it knows {', '.join(map(repr, type_weights))}{hint}; give every type a weight, 0 for none"
         )
@@ -130,49 +186,10 @@ def _type_factors(table: pa.Table, type_weights: dict[str, float]) -> NDArray[np
     return factors
 
 
-def read_items(
-    path: str | Path, *, item: str, title: str | None, categories: str | None, separator: str
-) -> pa.Table:
-    """The item table of a file, folder or glob, in file and row order.
-
-    item: int64 or string, each once. title: string, may be null. categories: list<string>, [] where there are
-    none; text is split at `separator`, spaces around each part go. The last two are absent where not named.
-    Raises DataError on an item id that occurs twice, besides what `read_events` refuses.
-    """
-    names = list(dict.fromkeys(name for name in (item, title, categories) if name is not None))
-    files = tables.find_files(path, what="items")
-    parts = []
-    for file in files:
-        raw = tables.read_columns(file, names)
-        if raw.num_rows == 0:
-            continue
-        part = {"item": columns.id_column(raw[item], file=file, name=item)}
-        if title is not None:
-            part["title"] = columns.text_column(raw[title], file=file, name=title)
-        if categories is not None:
-            part["categories"] = _categories(raw[categories], file=file, name=categories, separator=separator)
-        parts.append((file, pa.table(part)))
-    items = _concat(parts, files=files, id_names={"item": item}, what="items")
-    counts = pc.value_counts(items["item"])
-    repeated = pc.greater(counts.field("counts"), 1)
-    if pc.any(repeated).as_py():
-        entry = counts.filter(repeated)[0].as_py()
-        raise DataError(
-            f"items: the id {entry['values']!r} occurs {entry['counts']} times in column '{item}' of {path} "
-            f"({pc.sum(repeated).as_py()} such ids); each item stands in one row: keep one of them"
-        )
-    return items
-
-
-def _categories(column: pa.ChunkedArray, *, file: Path, name: str, separator: str) -> pa.Array:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        lists = column.combine_chunks()
-    else:
-        text = columns.text_column(column, file=file, name=name)
-        lists = pc.split_pattern(text, pattern=separator).combine_chunks()
-    words = pa.chunked_array([pc.list_flatten(lists)])
-    words = pc.utf8_trim_whitespace(columns.text_column(words, file=file, name=name)).combine_chunks()
-    kept = pc.fill_null(pc.not_equal(words, ""), fill_value=False)
-    owners = pc.list_parent_indices(lists).filter(kept).to_numpy()
-    ends = np.cumsum(np.bincount(owners, minlength=len(column)))
-    return pa.ListArray.from_arrays(pa.array(np.r_[0, ends].astype(np.int32)), words.filter(kept))
+def _place(row: int, parts: Sequence[tuple[str, int]]) -> str:
+    """`file: row 3 of it: ` for a row of the table; nothing where the files are not known."""
+    for file, n_rows in parts:
+        if row < n_rows:
+            return f"{file}: the type column, first in row {row}: "
+        row -= n_rows
+    return ""

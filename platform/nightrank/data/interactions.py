@@ -7,15 +7,26 @@ A pair whose combined weight is zero says nothing and is dropped, with a count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from nightrank.config.events import WeighingConfig
+from nightrank.config.strict import validate
+from nightrank.data.counts import Counts
+from nightrank.data.events import Events, table_events, weighted
+from nightrank.data.frames import frame_table
 from nightrank.data.ids import Ids, encode
+from nightrank.data.rare import without_rare
 from nightrank.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DAY_S = 86_400.0
 
@@ -28,6 +39,7 @@ class Interactions:
     times: int64 UTC seconds of each pair's latest event, in the order of user_items.data; None without times.
     half_life_days: the decay that is in the weights, counted back from the latest of `times`; None for none.
     n_zero_pairs: pairs dropped because their weights combined to zero.
+    counts: what was read and dropped on the way here; all 0 where the events came from elsewhere.
     """
 
     user_ids: Ids
@@ -36,6 +48,44 @@ class Interactions:
     times: NDArray[np.int64] | None
     half_life_days: float | None = None
     n_zero_pairs: int = 0
+    counts: Counts = field(default_factory=Counts)
+
+    @classmethod
+    def from_arrow(
+        cls,
+        table: pa.Table,
+        *,
+        columns: Mapping[str, str] | None = None,
+        type_weights: Mapping[str, float] | None = None,
+        combine: str = "sum",
+        half_life_days: float | None = None,
+        min_events: tuple[int, int] = (1, 1),
+    ) -> Interactions:
+        """Interactions of an Arrow table in memory, by the rules and checks of a job's events (docs/data.md).
+
+        columns: role (user, item, weight, time, type) to column name, as in a job file's events.columns.
+        min_events: events.min_events_per_user and events.min_events_per_item.
+        Raises DataError naming `table`, column and first row; SettingsError on settings that cannot be meant.
+
+            Interactions.from_arrow(table, columns={"user": "customer", "item": "sku", "time": "at"})
+        """
+        given = {
+            "columns": dict(columns or {}),
+            "type_weights": dict(type_weights or {}),
+            "combine": combine,
+            "half_life_days": half_life_days,
+            "min_events_per_user": min_events[0],
+            "min_events_per_item": min_events[1],
+        }
+        rules = validate(WeighingConfig, given, source="interactions of a table")
+        return interactions_of(table_events(table, **rules.columns.model_dump()), rules)
+
+    @classmethod
+    def from_pandas(
+        cls, frame: pd.DataFrame, *, columns: Mapping[str, str] | None = None, **rules: Any
+    ) -> Interactions:
+        """The same of a pandas frame, whose index is not read; `rules` are those of `from_arrow`."""
+        return cls.from_arrow(frame_table(frame, columns=columns or {}), columns=columns, **rules)
 
     @property
     def item_counts(self) -> NDArray[np.int64]:
@@ -68,6 +118,23 @@ class Interactions:
             user_items=matrix,
             times=times,
         )
+
+
+def interactions_of(events: Events, rules: WeighingConfig) -> Interactions:
+    """Weigh and combine events by a job's rules, counting what does not count."""
+    weighed = weighted(
+        events.table,
+        type_weights=rules.type_weights or None,
+        half_life_days=rules.half_life_days,
+        parts=events.parts,
+    )
+    left = without_rare(
+        replace(events, table=weighed),
+        per_user=rules.min_events_per_user,
+        per_item=rules.min_events_per_item,
+    )
+    found = from_events(left.table, combine=rules.combine, half_life_days=rules.half_life_days)
+    return replace(found, counts=replace(left.counts, zero_pairs=found.n_zero_pairs))
 
 
 def from_events(events: pa.Table, *, combine: str, half_life_days: float | None = None) -> Interactions:

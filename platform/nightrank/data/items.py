@@ -1,0 +1,63 @@
+"""The item table as the caller's file holds it: ids, titles, categories, under our own names.
+
+By the same readers and checks as events; an item that occurs twice is refused. Memory is that of the named columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightrank.data import columns, tables
+from nightrank.errors import DataError
+
+
+def read_items(
+    path: str | Path, *, item: str, title: str | None, categories: str | None, separator: str
+) -> pa.Table:
+    """The item table of a file, folder or glob, in file and row order.
+
+    item: int64 or string, each once. title: string, may be null. categories: list<string>, [] where there are
+    none; text is split at `separator`, spaces around each part go. The last two are absent where not named.
+    Raises DataError on an item id that occurs twice, besides what `read_events` refuses.
+    """
+    names = list(dict.fromkeys(name for name in (item, title, categories) if name is not None))
+    files = tables.find_files(path, what="items")
+    parts: list[tuple[Path | str, pa.Table]] = []
+    for file in files:
+        raw = tables.read_columns(file, names)
+        if raw.num_rows == 0:
+            continue
+        part = {"item": columns.id_column(raw[item], file=file, name=item)}
+        if title is not None:
+            part["title"] = columns.text_column(raw[title], file=file, name=title)
+        if categories is not None:
+            part["categories"] = _categories(raw[categories], file=file, name=categories, separator=separator)
+        parts.append((file, pa.table(part)))
+    items = tables.concat(parts, files=files, id_names={"item": item}, what="items")
+    counts = pc.value_counts(items["item"])
+    repeated = pc.greater(counts.field("counts"), 1)
+    if pc.any(repeated).as_py():
+        entry = counts.filter(repeated)[0].as_py()
+        raise DataError(
+            f"items: the id {entry['values']!r} occurs {entry['counts']} times in column '{item}' of {path} "
+            f"({pc.sum(repeated).as_py()} such ids); each item stands in one row: keep one of them"
+        )
+    return items
+
+
+def _categories(column: pa.ChunkedArray, *, file: Path, name: str, separator: str) -> pa.Array:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lists = column.combine_chunks()
+    else:
+        text = columns.text_column(column, file=file, name=name)
+        lists = pc.split_pattern(text, pattern=separator).combine_chunks()
+    words = pa.chunked_array([pc.list_flatten(lists)])
+    words = pc.utf8_trim_whitespace(columns.text_column(words, file=file, name=name)).combine_chunks()
+    kept = pc.fill_null(pc.not_equal(words, ""), fill_value=False)
+    owners = pc.list_parent_indices(lists).filter(kept).to_numpy()
+    ends = np.cumsum(np.bincount(owners, minlength=len(column)))
+    return pa.ListArray.from_arrays(pa.array(np.r_[0, ends].astype(np.int32)), words.filter(kept))

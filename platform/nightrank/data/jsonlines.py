@@ -1,0 +1,153 @@
+"""JSON lines: one object a line, the named fields of each as an Arrow table.
+
+JSON has types and they are kept: a text stays a text (never a date or a number by its looks), a whole number is
+int64, other numbers are float64. A field's type is that of its first value; a line that is broken, is no object
+or holds another type is refused with its line number, counted from 1. Fields that nobody named may hold anything.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from nightrank.errors import DataError
+
+_BLOCK_BYTES = 16 << 20  # a line may be as long as a block; pyarrow's own default is 1 MiB
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def read_jsonl(file: Path, columns: Sequence[str], *, is_gzip: bool) -> pa.Table:
+    """The named fields, null where a line lacks one. Raises DataError with the line, or what pyarrow raises."""
+    found = _kinds(file, columns, is_gzip=is_gzip)
+    types = {column: _type(found.get(column)) for column in columns}
+    try:
+        return _read(file, types, is_gzip=is_gzip)
+    except pa.ArrowInvalid as error:
+        if str(error).startswith("Empty JSON"):
+            return pa.table({column: pa.array([], pa.string()) for column in columns})
+    try:
+        return _read(file, _widened(file, types, is_gzip=is_gzip), is_gzip=is_gzip)
+    except pa.ArrowInvalid:
+        _check_lines(file, columns, is_gzip=is_gzip)
+        raise
+
+
+def _widened(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> dict[str, pa.DataType]:
+    """float64 for the columns whose first value alone is a whole number, found by reading each by itself."""
+    wider = dict(types)
+    for name in (name for name, kind in types.items() if kind == pa.int64()):
+        try:
+            _read(file, {name: types[name]}, is_gzip=is_gzip)
+        except pa.ArrowInvalid:
+            wider[name] = pa.float64()
+    return wider
+
+
+def field_names(file: Path, columns: Sequence[str], *, is_gzip: bool) -> list[str]:
+    """The fields of the lines up to the one where each of `columns` has had a value; none in an empty file."""
+    names: dict[str, None] = {}
+    for _, row in _objects(file, is_gzip=is_gzip):
+        names.update(dict.fromkeys(row))
+        if all(column in names for column in columns):
+            break
+    return list(names)
+
+
+def _read(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> pa.Table:
+    parse = pajson.ParseOptions(
+        explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
+    )
+    with pa.input_stream(str(file), compression="gzip" if is_gzip else None) as stream:
+        table = pajson.read_json(
+            stream, parse_options=parse, read_options=pajson.ReadOptions(block_size=_BLOCK_BYTES)
+        )
+    return table.select(list(types))
+
+
+def _type(value: Any) -> pa.DataType:
+    """The type to read a field as, by its first value."""
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        return pa.int64()
+    if isinstance(value, float):
+        return pa.float64()
+    if isinstance(value, list):
+        return pa.list_(pa.string())
+    return pa.null() if value is None else pa.string()
+
+
+def _kinds(file: Path, columns: Sequence[str], *, is_gzip: bool) -> dict[str, Any]:
+    """The first value of each field that is not null."""
+    found: dict[str, Any] = {}
+    for _, row in _objects(file, is_gzip=is_gzip):
+        found |= {name: row[name] for name in columns if name not in found and row.get(name) is not None}
+        if len(found) == len(set(columns)):
+            break
+    return found
+
+
+def _check_lines(file: Path, columns: Sequence[str], *, is_gzip: bool) -> None:
+    """Find the line that the reader refused: a walk in Python, on the way to an error only."""
+    first: dict[str, tuple[int, str]] = {}
+    for number, row in _objects(file, is_gzip=is_gzip):
+        for name in columns:
+            if row.get(name) is None:
+                continue
+            kind = _KINDS[type(row[name])]
+            if kind == "a list" and not all(one is None or isinstance(one, str) for one in row[name]):
+                raise DataError(
+                    f"{file}: column '{name}' holds a list in line {number} whose parts are not all texts; "
+                    "expected a text, a number, or (categories) a list of texts"
+                )
+            line, expected = first.setdefault(name, (number, kind))
+            if kind != expected or kind == "an object":
+                before = "" if kind == "an object" else f" and {expected} in line {line}"
+                raise DataError(
+                    f"{file}: column '{name}' holds {kind} in line {number}{before}; a column has one type, "
+                    "texts or numbers: write it the same way in every line"
+                )
+
+
+def _objects(file: Path, *, is_gzip: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line from 1, object) of every line that is not blank. Raises DataError on a broken one."""
+    number = 0
+    try:
+        with gzip.open(file) if is_gzip else file.open("rb") as lines:
+            for number, raw in enumerate(lines, start=1):
+                if raw.strip():
+                    yield number, _object(raw.removeprefix(b"\xef\xbb\xbf"), file=file, number=number)
+    except EOFError:
+        raise DataError(
+            f"{file}: cannot be read: the gzip file is truncated after line {number}; expected a complete "
+            "gzip file of JSON lines: copy or export it again"
+        ) from None
+
+
+def _object(raw: bytes, *, file: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(raw.decode())
+    except UnicodeDecodeError:
+        reason = "is not UTF-8"
+    except ValueError as error:
+        reason = f"is no complete JSON ({str(error).split(':')[0]})"
+    else:
+        if isinstance(row, dict):
+            return row
+        reason = f"is {_KINDS.get(type(row), 'null')}"
+    raise DataError(
+        f"{file}: line {number} {reason}; expected one JSON object a line, in UTF-8: correct the line, or take it out"
+    )

@@ -1,0 +1,180 @@
+"""What a job's events look like, before anybody trains on them: the numbers of `nightrank data check`.
+
+Pure: events as read and a job's rules in, one report out. It says what training would see (users, items and pairs
+after weighing and dropping) beside what the files hold (rows, types, times), what a practitioner would doubt
+(`doubts`), and what makes training meaningless (`problems`). It changes nothing and drops nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nightrank.config.events import WeighingConfig
+from nightrank.data.counts import Counts
+from nightrank.data.doubts import Doubt, doubts_of
+from nightrank.data.events import Events
+from nightrank.data.ids import encode
+from nightrank.data.interactions import Interactions, interactions_of
+from nightrank.errors import DataError
+
+QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+_SPREAD = {"min": 0.0, "median": 0.5, "max": 1.0}
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of a check.
+
+    counts: what was read and dropped. duplicate_rows: rows equal to an earlier one in every mapped column, kept.
+    users, items, pairs, density (pairs / (users x items)), pair_weights: what training would see; 0 and None where
+    nothing is left. events_by_type: None without a type column. event_weights: as read, before types and decay.
+    events_per_user, events_per_item, single_event_users and _items (shares): of the rows as read.
+    held_out_users: users with more than split.n pairs. first, last: ISO 8601 UTC, None without times.
+    """
+
+    counts: Counts
+    duplicate_rows: int
+    users: int
+    items: int
+    pairs: int
+    density: float
+    held_out_users: int
+    events_by_type: Mapping[str, int] | None
+    event_weights: Numbers
+    pair_weights: Numbers | None
+    events_per_user: Numbers
+    events_per_item: Numbers
+    single_event_users: float
+    single_event_items: float
+    first: str | None
+    last: str | None
+    warnings: tuple[Doubt, ...]
+    problems: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        warnings = [doubt._asdict() for doubt in self.warnings]
+        return {
+            **asdict(self),
+            "counts": self.counts.as_dict(),
+            "warnings": warnings,
+            "problems": list(self.problems),
+        }
+
+
+def report_of(
+    events: Events, rules: WeighingConfig, *, split_kind: str, split_n: int, has_sweep: bool = False
+) -> Report:
+    """The report on a job's events; what `interactions_of` refuses is a problem in it. has_sweep: it splits twice."""
+    table = events.table
+    per_user, per_item = _occurrences(table, "user"), _occurrences(table, "item")
+    types = _by_type(table)
+    found, reason = _trainable(events, rules)
+    pairs_of_user = np.zeros(0, np.int64) if found is None else np.diff(found.user_items.indptr)
+    held_out = int(np.count_nonzero(pairs_of_user > split_n))
+    duplicates = table.num_rows - table.group_by(table.column_names).aggregate([]).num_rows
+    first, last = _time_range(table)
+    n_users, n_items = (0, 0) if found is None else found.user_items.shape
+    n_pairs = int(pairs_of_user.sum())
+    problems = (
+        [reason]
+        if found is None
+        else _problems(found, split_kind=split_kind, split_n=split_n, has_sweep=has_sweep)
+    )
+    return Report(
+        counts=events.counts if found is None else found.counts,
+        duplicate_rows=duplicates,
+        users=n_users,
+        items=n_items,
+        pairs=n_pairs,
+        density=n_pairs / (n_users * n_items) if found is not None else 0.0,
+        held_out_users=held_out,
+        events_by_type=types,
+        event_weights=_quantiles(table["weight"].to_numpy(), _SPREAD),
+        pair_weights=None if found is None else _quantiles(found.user_items.data, _SPREAD),
+        events_per_user=_quantiles(per_user, QUANTILES),
+        events_per_item=_quantiles(per_item, QUANTILES),
+        single_event_users=float(np.mean(per_user == 1)),
+        single_event_items=float(np.mean(per_item == 1)),
+        first=first,
+        last=last,
+        warnings=tuple(doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates)),
+        problems=tuple(problems),
+    )
+
+
+def _trainable(events: Events, rules: WeighingConfig) -> tuple[Interactions | None, str]:
+    """What training would see; where nothing is left, None and the reason."""
+    try:
+        return interactions_of(events, rules), ""
+    except DataError as error:
+        return None, str(error)
+
+
+def _problems(found: Interactions, *, split_kind: str, split_n: int, has_sweep: bool) -> list[str]:
+    most = int(np.diff(found.user_items.indptr).max())
+    problems = [
+        f"{count} {what} left: nothing can be recommended to anybody; expected 2 or more: check the columns, "
+        "and lower events.min_events_per_user and events.min_events_per_item"
+        for what, count in (("user(s)", len(found.user_ids)), ("item(s)", len(found.item_ids)))
+        if count < 2
+    ]
+    if most <= split_n:
+        problems.append(
+            f"no user has more than {split_n} distinct items, so nothing can be held out for evaluation; "
+            "check the columns of the events, or hold out fewer with split.n"
+        )
+    elif has_sweep and most <= 2 * split_n:
+        problems.append(
+            f"no user has more than {2 * split_n} distinct items, and a sweep holds out {split_n} twice; "
+            "name a model in train.model, or hold out fewer with split.n"
+        )
+    if split_kind == "leave_last" and found.times is None:
+        problems.append(
+            "split.kind is leave_last, but the events have no time column; name it in events.columns.time, "
+            "or use split: {kind: per_user, n: 1}"
+        )
+    return problems
+
+
+def _occurrences(table: pa.Table, column: str) -> NDArray[np.int64]:
+    ids, rows = encode(table[column])
+    return np.bincount(rows, minlength=len(ids)).astype(np.int64)
+
+
+def _by_type(table: pa.Table) -> dict[str, int] | None:
+    """Type to number of events, the most frequent first."""
+    if "type" not in table.column_names:
+        return None
+    entries = pc.value_counts(table["type"]).to_pylist()
+    ordered = sorted(entries, key=lambda entry: (-entry["counts"], entry["values"]))
+    return {entry["values"]: entry["counts"] for entry in ordered}
+
+
+def _quantiles(values: NDArray[Any], shares: Mapping[str, float]) -> dict[str, float]:
+    found = np.quantile(values.astype(np.float64), list(shares.values()))
+    return {name: round(float(value), 6) for name, value in zip(shares, found, strict=True)}
+
+
+def _time_range(table: pa.Table) -> tuple[str | None, str | None]:
+    if "time" not in table.column_names:
+        return None, None
+    ends = pc.min_max(table["time"])
+    return _iso(ends["min"].as_py()), _iso(ends["max"].as_py())
+
+
+def _iso(seconds: int) -> str:
+    """ISO 8601; the plain number where it is beyond the calendar of Python (the year 9999)."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
