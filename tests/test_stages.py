@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from made import make_items, make_job, scored_run, trained_run
+from made import make_events, make_items, make_job, published_release, scored_run, trained_run
 from nightrank.batch.inputs import find_inputs, load_interactions, load_items
-from nightrank.batch.nightly import check_order, open_run, run_stages
+from nightrank.batch.nightly import check_order, is_done, open_run, run_stages
 from nightrank.batch.score import missing_units, record_name, unit_files
 from nightrank.config.cluster import load_cluster
-from nightrank.errors import DataError, StoreConflict
-from nightrank.release.manifest import release_key
+from nightrank.errors import DataError, ReleaseError, StoreConflict
+from nightrank.release.manifest import CURRENT, current, release_key
+from nightrank.release.publish import activate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,3 +72,54 @@ def test_a_missing_item_table_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "items.parquet").unlink()
     with pytest.raises(DataError, match="items: found nothing at"):
         find_inputs(job)
+
+
+def test_a_stage_whose_outcome_is_gone_is_not_done(tmp_path: Path) -> None:
+    """Deleting the model or the release makes the stages that made them run again, though they are recorded."""
+    run = published_release(tmp_path).run
+    assert is_done(run, "train")
+    assert is_done(run, "publish")
+    shutil.rmtree(run.store.path(release_key(run.record.release)))
+    assert not is_done(run, "publish")
+    assert not is_done(run, "score")
+    vectors = run.path("model/user_vectors.npy")
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    assert not is_done(run, "train")
+
+
+def test_lists_of_another_model_are_scored_again(tmp_path: Path) -> None:
+    """A record of lists that another fit gave does not count, although its files are intact."""
+    run = scored_run(tmp_path)
+    card = run.path("model/model.json")
+    card.write_text(card.read_text().replace('"seed":0', '"seed":1').replace('"seed": 0', '"seed": 1'))
+    assert missing_units(run) == []  # the arrays, not the seed, are the model
+    record = run.get_json("buckets/recommendations-00000-of-00004.json")
+    run.put_json("buckets/recommendations-00000-of-00004.json", record | {"model_hash": "0" * 64})
+    assert [unit["part"] for unit in missing_units(run)] == [0]
+
+
+def test_events_that_change_under_a_run_are_refused(tmp_path: Path) -> None:
+    """What is fitted is what the fingerprint in the manifest says, also when the export is replaced meanwhile."""
+    job = make_job(tmp_path)
+    inputs = find_inputs(job)
+    load_interactions(job, inputs)
+    pq.write_table(make_events(seed=9), tmp_path / "events.parquet")
+    with pytest.raises(DataError, match="were changed while the run was at work"):
+        load_interactions(job, inputs)
+
+
+def test_a_late_stage_begins_no_run(tmp_path: Path) -> None:
+    """score on an empty store leaves nothing behind that would fix a release id or a baseline."""
+    with pytest.raises(DataError, match="has not finished its train stage"):
+        open_run(make_job(tmp_path), first="score")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_broken_current_is_named_and_mended_by_activate(tmp_path: Path) -> None:
+    """Garbage in CURRENT stops a night with the cure, and activate puts a release there."""
+    published = published_release(tmp_path)
+    published.store.put(CURRENT, b"garbage\n")
+    with pytest.raises(ReleaseError, match=r"CURRENT .* 'garbage'.*releases activate"):
+        open_run(make_job(tmp_path, seed=8))
+    activate(published.store, published.release.id)
+    assert current(published.store)[0] == published.release.id

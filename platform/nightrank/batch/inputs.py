@@ -41,11 +41,15 @@ def find_inputs(job: JobConfig) -> Inputs:
         events, items = event_paths(job), []
     if job.items is not None:
         items = find_files(job.items.path, what="items")
+    return Inputs(events=events, items=items, fingerprint=_fingerprint(events, items))
+
+
+def _fingerprint(events: Sequence[Path], items: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for kind, paths in (("events", events), ("items", items)):
         for content in sorted(sha256_of(path) for path in paths):
             digest.update(f"{kind} {content}\n".encode())
-    return Inputs(events=events, items=items, fingerprint=digest.hexdigest())
+    return digest.hexdigest()
 
 
 def event_paths(job: JobConfig) -> list[Path]:
@@ -57,7 +61,15 @@ def event_paths(job: JobConfig) -> list[Path]:
 
 
 def load_interactions(job: JobConfig, inputs: Inputs) -> Interactions:
-    """Read, weight and combine the job's events; its `counts` say what was read and dropped."""
+    """Read, weight and combine the job's events; its `counts` say what was read and dropped.
+
+    Raises DataError where the files are no longer those that the run began with.
+    """
+    if _fingerprint(inputs.events, inputs.items) != inputs.fingerprint:
+        raise DataError(
+            "the files of events or items were changed while the run was at work; run the command again, it begins "
+            "a run on the new ones"
+        )
     events = read_events(inputs.events, **job.events.columns.model_dump())
     return interactions_of(events, job.events)
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from nightrank.batch.inputs import find_inputs
 from nightrank.batch.publish import in_service, publish
-from nightrank.batch.run import STAGES, Run, chosen_run, start_run
+from nightrank.batch.run import STAGES, Run, chosen_run, has_run, start_run
 from nightrank.batch.score import missing_units, score
 from nightrank.batch.sweep import sweep
 from nightrank.batch.train import train
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
+from nightrank.errors import DataError
+from nightrank.release.model_files import saved_model_hash
+from nightrank.release.publish import published
 from nightrank.release.store import open_store
 
 log = logging.getLogger("nightrank")
@@ -21,11 +24,23 @@ log = logging.getLogger("nightrank")
 Summary = dict[str, Any]
 
 
-def open_run(job: JobConfig, *, key: str | None = None) -> Run:
-    """The run of a job: the one that its inputs and settings name, or the one given."""
+def open_run(job: JobConfig, *, key: str | None = None, first: str = "sweep") -> Run:
+    """The run of a job: the one that its inputs and settings name, or the one given.
+
+    Only a night's first stage (sweep, or train of a named model) begins a run.
+    """
     store = open_store(job.store)
     inputs = find_inputs(job)
-    return start_run(store, job, inputs) if key is None else chosen_run(store, job, inputs, key=key)
+    if key is not None:
+        return chosen_run(store, job, inputs, key=key)
+    begins = first == "sweep" or (first == "train" and job.train.model is not None)
+    if begins or has_run(store, job, inputs):
+        return start_run(store, job, inputs)
+    before = STAGES[STAGES.index(first) - 1]
+    raise DataError(
+        f"store {store.url} has no run of these events and settings, so it has not finished its {before} stage; "
+        f"run `nightrank {before} --config JOB` first"
+    )
 
 
 def nightly(job: JobConfig, actors: ActorTable, *, run_key: str | None = None) -> Summary:
@@ -62,7 +77,7 @@ def _run(
     for stage in stages:
         if stage == "sweep" and run.job.train.model is not None:
             log.info("sweep: left out, the job names its model (%s)", run.job.train.model)
-        elif _is_done(run, stage):
+        elif is_done(run, stage):
             skipped.append(stage)
             log.info("%s: done before", stage)
         else:
@@ -71,11 +86,16 @@ def _run(
             log.info("%s: done", stage)
 
 
-def _is_done(run: Run, stage: str) -> bool:
-    """A finished stage; scoring counts only while its files are intact, until the release is published."""
-    if run.stage(stage) is None:
-        return False
-    return stage != "score" or run.stage("publish") is not None or not missing_units(run)
+def is_done(run: Run, stage: str) -> bool:
+    """A stage that is recorded and whose outcome is still there: the model, the lists, the release."""
+    done = run.stage(stage)
+    if done is None or stage == "sweep":
+        return done is not None
+    if run.record.release in published(run.store):
+        return True
+    if stage == "train":
+        return bool(saved_model_hash(run.path("model")) == done["model"]["model_hash"])
+    return stage == "score" and not missing_units(run)
 
 
 def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:

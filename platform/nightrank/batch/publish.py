@@ -40,7 +40,7 @@ def publish(run: Run) -> dict[str, Any]:
     the run began; the release then exists but is not in service.
     """
     done = run.stage("publish")
-    if done is not None:
+    if done is not None and run.record.release in published(run.store):
         return done
     scored = run.finished("score")
     with run.recording("publish") as outcome:
@@ -59,8 +59,10 @@ def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
     files: dict[str, FileRecord] = {}
     for unit in units:
         record = run.get_json(record_name(unit))
-        if record is None:
-            raise ReleaseError(f"run {run.key} has no record {record_name(unit)}; run the score stage again")
+        if record is None or record["model_hash"] != model.card.model_hash:
+            raise ReleaseError(
+                f"run {run.key} has no {record_name(unit)} of its model; run the score stage again"
+            )
         files |= {name: FileRecord(**value) for name, value in record["files"].items()}
     decision = _structure(run, model, units, scored)
     if not decision["passed"]:
@@ -137,7 +139,7 @@ def _copy_model(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
         if records[f"arrays/{name}"] != model.card.files.get(name, records[f"arrays/{name}"]):
             raise ReleaseError(
                 f"{name} of run {run.key} is no longer what the train stage saved; delete "
-                f"{run.path('stages/train.json')} to have it run again"
+                f"{run.path('model')} and run the night again"
             )
     return records
 

@@ -116,21 +116,30 @@ class Run:
 def start_run(store: Store, job: JobConfig, inputs: Inputs) -> Run:
     """Find or begin the run of these inputs and settings."""
     config = job.without_locations()
-    config_hash = _hash(config)
-    key = _hash({"data": inputs.fingerprint, "config": config})[:16]
+    key = run_key(job, inputs)
     record = RunRecord(
         run_key=key,
         release=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{key[:12]}",
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         in_service=_in_service(store),
         data_fingerprint=inputs.fingerprint,
-        config_hash=config_hash,
+        config_hash=_hash(config),
         config=config,
     )
     with contextlib.suppress(StoreConflict):  # it was begun before, or by somebody else just now
         store.put_if_match(f"runs/{key}/run.json", record.model_dump_json(indent=1).encode() + b"\n", None)
     store.put(LATEST, f"{key}\n".encode())
     return Run(store=store, record=_read_record(store, key), job=job, inputs=inputs)
+
+
+def run_key(job: JobConfig, inputs: Inputs) -> str:
+    """The key of these inputs and settings: 16 hexadecimal digits."""
+    return _hash({"data": inputs.fingerprint, "config": job.without_locations()})[:16]
+
+
+def has_run(store: Store, job: JobConfig, inputs: Inputs) -> bool:
+    """Was the run of these inputs and settings begun in this store?"""
+    return store.read(f"runs/{run_key(job, inputs)}/run.json") is not None
 
 
 def chosen_run(store: Store, job: JobConfig, inputs: Inputs, *, key: str) -> Run:
@@ -160,7 +169,13 @@ def _in_service(store: Store) -> Recipe | None:
     release_id, _ = current(store)
     if release_id is None:
         return None
-    manifest = read_manifest(store, release_id)
+    try:
+        manifest = read_manifest(store, release_id)
+    except ReleaseError as error:
+        raise ReleaseError(
+            f"the release in service cannot be read, so nothing can be compared with it: {error}. Put another in "
+            "service with `nightrank releases activate ID`, or delete CURRENT in the store to begin afresh"
+        ) from None
     return Recipe(family=manifest.family, params=manifest.params, release=release_id)
 
 

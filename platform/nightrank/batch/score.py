@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from nightrank.batch.run import Run
-from nightrank.cluster.session import options, threads
+from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.ranking import ItemIndex, TopK
 from nightrank.ranking.ranker import Ranker, chunks
@@ -33,6 +33,7 @@ from nightrank.release.tables import list_rows, recommendations_schema, similar_
 
 log = logging.getLogger("nightrank.score")
 
+PROGRESS_S = 2.0
 RECOMMENDATIONS, SIMILAR = "recommendations", "similar_items"
 Unit = dict[str, Any]
 
@@ -55,7 +56,8 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
 
 def missing_units(run: Run) -> list[Unit]:
     """The units without a record, or whose files are not what their record says; reads them all."""
-    return [unit for unit in all_units(open_model(run.path("model"))) if not _intact(run, unit)]
+    model = open_model(run.path("model"))
+    return [unit for unit in all_units(model) if not _intact(run, unit, model_hash=model.card.model_hash)]
 
 
 def all_units(model: ModelFiles) -> Iterator[Unit]:
@@ -86,9 +88,9 @@ def unit_files(unit: Unit) -> tuple[str, str, str]:
     )
 
 
-def _intact(run: Run, unit: Unit) -> bool:
+def _intact(run: Run, unit: Unit, *, model_hash: str) -> bool:
     record = run.get_json(record_name(unit))
-    if record is None:
+    if record is None or record["model_hash"] != model_hash:
         return False
     paths = {name: run.store.path(release_key(run.record.release, name)) for name in record["files"]}
     return all(
@@ -120,13 +122,23 @@ def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
         },
         **options(spec),
     )
-    users, started = 0, time.monotonic()
-    for done, result in enumerate(results.iter_rows(), start=1):
-        users += result["users"]
+    with translated("scoring"):
+        _follow(results.iter_rows(), units)
+
+
+def _follow(results: Iterable[dict[str, Any]], units: list[Unit]) -> None:
+    """A line every two seconds, and at the end; the estimate goes by users and items, not by parts."""
+    total = sum(unit["stop"] - unit["start"] for unit in units)
+    lists, users, started, told = 0, 0, time.monotonic(), 0.0
+    for done, result in enumerate(results, start=1):
+        users, lists = users + result["users"], lists + result["lists"]
         elapsed = time.monotonic() - started
-        left = elapsed / done * (len(units) - done)
+        if elapsed - told < PROGRESS_S and done < len(units):
+            continue
+        told = elapsed
+        left = elapsed / max(1, lists) * (total - lists)
         log.info(
-            "part %d/%d, %d users, %.0f users/s, %.0f s left", done, len(units), users, users / elapsed, left
+            "part %d/%d, %d users, %.0f lists/s, %.0f s left", done, len(units), users, lists / elapsed, left
         )
 
 
@@ -161,7 +173,10 @@ class ScoreUnits:
         units = [
             dict(zip(keys, values, strict=True)) for values in zip(*(batch[key] for key in keys), strict=True)
         ]
-        return {"users": np.array([self.write(unit) for unit in units])}
+        return {
+            "users": np.array([self.write(unit) for unit in units]),
+            "lists": np.array([unit["stop"] - unit["start"] for unit in units]),
+        }
 
     def write(self, unit: Unit) -> int:
         """Write a unit's files, then its record; returns the number of users in it."""
@@ -178,6 +193,7 @@ class ScoreUnits:
         counts = np.concatenate([topk.counts for _, topk in lists])
         users = int(unit["stop"] - unit["start"]) if unit["table"] == RECOMMENDATIONS else 0
         record = {
+            "model_hash": self.model.card.model_hash,
             "files": files,
             "users": users,
             "rows": int(counts.sum()),

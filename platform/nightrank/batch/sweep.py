@@ -31,9 +31,6 @@ def sweep(run: Run, actors: ActorTable) -> dict[str, Any]:
 
     Raises DataError where every trial failed.
     """
-    done = run.stage("sweep")
-    if done is not None:
-        return done
     with run.recording("sweep") as outcome:
         if not run.path(f"sweep/split/{DONE}").is_file():
             run_task(_prepare, run.job, run.inputs, str(run.path("sweep/split")), spec=actors.trainer)
@@ -80,7 +77,10 @@ def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> 
     results = Tuner(
         tune.with_resources(trainable, resources),
         param_space={"spec": tune.grid_search(list(missing))},
-        tune_config=TuneConfig(max_concurrent_trials=spec.max_count),
+        tune_config=TuneConfig(
+            max_concurrent_trials=spec.max_count,
+            reuse_actors=True,  # starting a process takes longer than most fits
+        ),
         run_config=RunConfig(
             name="tune",
             storage_path=str(run.path("sweep")),

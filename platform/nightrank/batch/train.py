@@ -31,9 +31,6 @@ def train(run: Run, actors: ActorTable) -> dict[str, Any]:
 
     Raises GateRefused, after gate.json was written and before anything is scored.
     """
-    done = run.stage("train")
-    if done is not None:
-        return done
     with run.recording("train") as outcome:
         recipe = chosen_recipe(run)
         baseline = run.record.in_service or Recipe(family=BASELINE, params={})

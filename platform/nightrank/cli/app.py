@@ -15,6 +15,8 @@ import typer
 from nightrank.cli import cluster, data, demo, night, releases, service
 from nightrank.errors import NightrankError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="nightrank",
     help="Exact nightly top-k recommendations on Ray, in Parquet and over HTTP.",
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NightrankError as error:
         typer.echo(f"nightrank: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("nightrank: stopped", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer's own answer to Ctrl-C, which says nothing
+            typer.echo("nightrank: stopped; the same command goes on where it left off", err=True)
+        raise

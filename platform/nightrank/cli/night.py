@@ -60,7 +60,7 @@ def run_night(
     job = load_job(config, overrides=overrides, inside_job=inside_job())
     actors = load_cluster(cluster)
     stages = STAGES if stages is None else stages
-    run = open_run(job, key=run_key)
+    run = open_run(job, key=run_key, first=stages[0])
     check_order(run, stages)
     with some_cluster():
         return run_stages(run, actors, stages=stages)

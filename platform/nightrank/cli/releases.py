@@ -11,7 +11,7 @@ import typer
 from nightrank.cli.options import Json, MaybeConfig, StoreUrl, chosen_store
 from nightrank.errors import DataError
 from nightrank.release import open_release
-from nightrank.release.manifest import current
+from nightrank.release.manifest import pointer
 from nightrank.release.publish import activate, catalogue, verify
 from nightrank.service import answers
 
@@ -25,7 +25,7 @@ Count = Annotated[int, typer.Option("-k", min=1, help="How many.")]
 def list_command(config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False) -> None:
     """All releases, oldest first; * is in service, ! cannot be read."""
     chosen = chosen_store(config, store)
-    in_service, _ = current(chosen)
+    in_service, _ = pointer(chosen)
     manifests, broken = catalogue(chosen)
     if as_json:
         fields = {"release", "created", "run_key", "family", "params", "metrics", "counts"}

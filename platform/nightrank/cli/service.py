@@ -34,13 +34,14 @@ def _serve(
     url = chosen_store(config, store).url if named else served.args.store
     preferred = int(os.environ.get("NIGHTRANK_HTTP_PORT", served.port))  # what `make cluster` keeps free
     with _dashboard(preferred if port is None else port) as (dashboard, http_port, ingress):
-        base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
-        typer.echo(f"serving {url} on {base} ({ingress}); {base}/docs describes it; Ctrl-C stops it")
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        stop.wait()
-        withdraw(dashboard)
+        try:
+            base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
+            typer.echo(f"serving {url} on {base} ({ingress}); {base}/docs describes it; Ctrl-C stops it")
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                threading.Event().wait()
+        finally:
+            withdraw(dashboard)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 import nightrank
 from nightrank.config.cluster import ActorSpec
@@ -78,10 +78,25 @@ def threads(spec: ActorSpec) -> int:
 def run_task(function: Callable[..., Result], *args: Any, spec: ActorSpec) -> Result:
     """Run a function as one task on the cluster; nightrank's own errors come back as they were raised."""
     remote = ray.remote(function).options(**options(spec))
-    try:
+    with translated(function.__name__.strip("_")):
         result: Result = ray.get(remote.remote(*args))
-    except RayTaskError as error:
-        if isinstance(error.cause, NightrankError):
-            raise error.cause from None
-        raise
     return result
+
+
+@contextlib.contextmanager
+def translated(work: str) -> Iterator[None]:
+    """Errors of tasks and actors as our own: one of nightrank's as it was raised, others in one line."""
+    try:
+        yield
+    except RayError as error:
+        cause: BaseException | None = error
+        last = cause
+        while cause is not None:
+            if isinstance(cause, NightrankError):
+                raise cause from None
+            last, cause = cause, getattr(cause, "cause", None) or cause.__cause__
+        reason = str(last).strip().splitlines()[-1:] or [type(last).__name__]
+        raise ClusterError(
+            f"{work} failed on the cluster: {type(last).__name__}: {reason[0]}; mend that and run the same command "
+            "again, it goes on where it stopped"
+        ) from error

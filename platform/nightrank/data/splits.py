@@ -55,8 +55,8 @@ def split(interactions: Interactions, *, kind: str, n: int, seed: int) -> Split:
     held_out = (place >= counts[users] - n) & (counts[users] > n)
     if not held_out.any():
         raise DataError(
-            f"no user has more than {n} distinct items, so nothing can be held out for evaluation; "
-            "check the columns of the events, or hold out fewer with split.n"
+            f"no user has more than {n} distinct items left, so nothing can be held out; a sweep holds out twice "
+            f"(test, then validation) and needs users with {2 * n + 1}: check the columns of the events and split.n"
         )
     return _divide(interactions, users=users, held_out=held_out)
 

@@ -76,7 +76,7 @@ def read_manifest(store: Store, release_id: str) -> Manifest:
         if version is not None and int(version[1]) != FORMAT_VERSION:
             raise _other_version(release_id, int(version[1])) from None
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(str(part) for part in problem["loc"]) or "the top"
         raise ReleaseError(
             f"manifest of release {release_id} is broken at {where}: {problem['msg']}"
         ) from None
@@ -97,11 +97,21 @@ def _other_version(release_id: str, found: int) -> ReleaseError:
     )
 
 
-def current(store: Store) -> tuple[str | None, str | None]:
-    """(release id, tag) of the CURRENT pointer; (None, None) where nothing was ever published."""
+def pointer(store: Store) -> tuple[str | None, str | None]:
+    """(text, tag) of CURRENT as it stands, whatever it says; (None, None) where nothing was ever published."""
     found = store.read(CURRENT)
-    if found is None:
-        return None, None
-    release_id = found.data.decode(errors="replace").strip()
-    release_key(release_id)
-    return release_id, found.tag
+    return (None, None) if found is None else (found.data.decode(errors="replace").strip(), found.tag)
+
+
+def current(store: Store) -> tuple[str | None, str | None]:
+    """(release id, tag) of the CURRENT pointer; (None, None) where nothing was ever published.
+
+    Raises ReleaseError where it holds no release id.
+    """
+    release_id, tag = pointer(store)
+    if release_id is not None and not RELEASE_ID.fullmatch(release_id):
+        raise ReleaseError(
+            f"CURRENT of store {store.url} holds {release_id!r}, which is not a release id; put a release in service "
+            "with `nightrank releases activate ID`"
+        )
+    return release_id, tag

@@ -182,6 +182,19 @@ def open_model(folder: Path) -> ModelFiles:
     return ModelFiles(folder=folder, card=card)
 
 
+def saved_model_hash(folder: Path) -> str | None:
+    """The hash of the model in a folder whose arrays all have the sizes of its card, None where there is none."""
+    try:
+        card = open_model(folder).card
+    except ReleaseError:
+        return None
+    sizes = all(
+        (folder / name).is_file() and (folder / name).stat().st_size == record.bytes
+        for name, record in card.files.items()
+    )
+    return card.model_hash if sizes else None
+
+
 def open_ids(folder: Path, stem: str, kind: str, *, n: int) -> list[NDArray[Any]]:
     """The arrays of n saved ids or other texts: (values,) for int64, (offsets, bytes) for strings."""
     if kind == "int64":

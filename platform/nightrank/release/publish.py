@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nightrank.errors import ReleaseError, StoreConflict
 from nightrank.release.files import record_of
-from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, current, read_manifest, release_key
+from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, pointer, read_manifest, release_key
 from nightrank.release.store import Store
 
 
@@ -24,7 +24,7 @@ def write_release(store: Store, manifest: Manifest) -> None:
 
 def move_current(store: Store, release_id: str, *, expected: str | None) -> None:
     """Point CURRENT at a release if it still names `expected`; StoreConflict where somebody moved it."""
-    found, tag = current(store)
+    found, tag = pointer(store)
     if found == release_id:
         return
     if found != expected:
@@ -37,7 +37,7 @@ def move_current(store: Store, release_id: str, *, expected: str | None) -> None
 
 def activate(store: Store, release_id: str) -> str | None:
     """Verify a release and put it in service; returns the id that was in service before."""
-    before, _ = current(store)
+    before, _ = pointer(store)
     verify(store, release_id)
     move_current(store, release_id, expected=before)
     return before

@@ -13,6 +13,7 @@ from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
 from nightrank.config.service import ServeConfig
 from nightrank.errors import ClusterError
+from nightrank.service.serve_config import IMPORT_PATH
 
 READY_TIMEOUT_S = 90.0
 
@@ -24,11 +25,12 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     """
     raw = copy.deepcopy(config.raw)
     raw["http_options"]["port"] = port
-    raw["applications"][0]["args"] = {**raw["applications"][0].get("args", {}), "store": store}
+    ours = next(one for one in raw["applications"] if one["import_path"] == IMPORT_PATH)
+    ours["args"] = {**ours.get("args", {}), "store": store}
     try:
         client = ServeSubmissionClient(dashboard_url)
-        ours = {application["name"] for application in raw["applications"]}
-        others = sorted(set(client.get_serve_details().get("applications", {})) - ours)
+        wanted = {application["name"] for application in raw["applications"]}
+        others = sorted(set(client.get_serve_details().get("applications", {})) - wanted)
         if others:
             raise ClusterError(
                 f"the cluster already serves {', '.join(others)}, which deploying would replace; add nightrank's "
@@ -37,7 +39,8 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
         client.deploy_applications(raw)
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
-    url = f"http://{raw['http_options']['host']}:{port}"
+    prefix = (ours.get("route_prefix") or "/").rstrip("/")
+    url = f"http://{raw['http_options']['host']}:{port}{prefix}"
     _wait(client, url)
     return url
 
