@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from nightrank.batch.run import Run
 from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
+from nightrank.errors import ClusterError, NightrankError
 from nightrank.ranking import ItemIndex, TopK
 from nightrank.ranking.ranker import Ranker, chunks
 from nightrank.ranking.similar import SimilarItems
@@ -42,7 +43,9 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
     """Write every unit that is not there yet into the run's release folder; return counts."""
     run.finished("train")
     with run.recording("score") as outcome:
-        units = list(all_units(open_model(run.path("model"))))
+        model = open_model(run.path("model"))
+        model.check()
+        units = list(all_units(model))
         missing = missing_units(run)
         if len(missing) < len(units):
             log.info("%d of %d parts are there already", len(units) - len(missing), len(units))
@@ -131,6 +134,11 @@ def _follow(results: Iterable[dict[str, Any]], units: list[Unit]) -> None:
     total = sum(unit["stop"] - unit["start"] for unit in units)
     lists, users, started, told = 0, 0, time.monotonic(), 0.0
     for done, result in enumerate(results, start=1):
+        if result["problem"]:
+            raise ClusterError(
+                f"scoring stopped: {result['problem']}; mend that and run the same command again, it goes on with "
+                "the parts that are missing"
+            )
         users, lists = users + result["users"], lists + result["lists"]
         elapsed = time.monotonic() - started
         if elapsed - told < PROGRESS_S and done < len(units):
@@ -168,14 +176,21 @@ class ScoreUnits:
         }
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the units of a batch (one) and say how many users they held."""
+        """Score the units of a batch (one) and say how many users they held, or what went wrong."""
         keys = ("table", "part", "n_parts", "start", "stop")
         units = [
             dict(zip(keys, values, strict=True)) for values in zip(*(batch[key] for key in keys), strict=True)
         ]
+        lists = [unit["stop"] - unit["start"] for unit in units]
+        users, problem = [0] * len(units), ""
+        try:
+            users = [self.write(unit) for unit in units]
+        except (NightrankError, OSError) as error:  # as data: Ray would bury it in its own stack
+            problem = str(error)
         return {
-            "users": np.array([self.write(unit) for unit in units]),
-            "lists": np.array([unit["stop"] - unit["start"] for unit in units]),
+            "users": np.array(users),
+            "lists": np.array(lists),
+            "problem": np.array([problem] * len(units)),
         }
 
     def write(self, unit: Unit) -> int:
