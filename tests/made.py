@@ -134,8 +134,7 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
     card = save_model(run.path("model"), model, interactions, n_buckets=buckets, seed=job.seed)
     counts = {"users": card.n_users, "items": card.n_items, "pairs": card.n_pairs}
-    outcome = counts | {"model_hash": card.model_hash}
-    counts |= {"counts": interactions.counts.as_dict()}
+    outcome = counts | {"counts": interactions.counts.as_dict(), "model_hash": card.model_hash}
     run.put_json(
         "stages/train.json",
         {"recipe": recipe.model_dump(), "quality": quality, "model": outcome, "seconds": 0.0},
