@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("asked", "harm", "made", "reference")  # their asserts explain themselves too
+# their asserts explain themselves too
+pytest.register_assert_rewrite("asked", "harm", "made", "pages", "reference")
 
 from nightrank.cluster.local import LocalCluster, local_cluster  # noqa: E402
 

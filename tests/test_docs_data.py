@@ -1,0 +1,114 @@
+"""docs/data.md: its worked example recomputed, the formats, the counts, the report of the data check."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightrank import errors
+from nightrank.batch.inputs import find_inputs, load_interactions
+from nightrank.config.job import load_job
+from nightrank.data.counts import Counts
+from nightrank.data.events import read_events, weighted
+from nightrank.data.movielens import URL
+from nightrank.data.report import Report
+from nightrank.data.tables import SUPPORTED
+from pages import DATA, ROOT, Row, blocks, column, rows_of, section, written
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The worked example of data.md on disk; the job file beside its events."""
+    (tmp_path / "events.csv").write_text(blocks(DATA, "csv")[0], encoding="utf-8")
+    return written(tmp_path, blocks(DATA, "yaml")[0])
+
+
+def test_what_each_event_counts_is_recomputed(example: Path) -> None:
+    """weight x type weight x decay, as the product computes it, is the last column of the table."""
+    job = load_job(example)
+    roles = job.events.columns.model_dump()
+    table = read_events([Path(str(job.events.path))], **roles).table
+    table = weighted(table, type_weights=job.events.type_weights, half_life_days=job.events.half_life_days)
+    said = rows_of(DATA, "user", "item", "weight")
+    assert [(row["user"], int(row["item"]), float(row["counts"])) for row in said] == [
+        (row["user"], row["item"], row["weight"]) for row in table.to_pylist()
+    ]
+    for row in said:
+        product = float(row["weight"]) * float(row["type weight"]) * float(row["decay"])
+        assert product == float(row["counts"])
+
+
+@pytest.mark.parametrize("how", ["sum", "max", "last"])
+def test_what_each_pair_weighs_is_recomputed(example: Path, how: str) -> None:
+    """Combining the example's events gives the numbers of the table, and drops one pair of weight zero."""
+    job = load_job(example, overrides=[f"events.combine={how}"])
+    found = load_interactions(job, find_inputs(job))
+    matrix = found.user_items.tocoo()
+    pairs = {
+        (found.user_ids[int(user)], found.item_ids[int(item)]): float(weight)
+        for user, item, weight in zip(matrix.row, matrix.col, matrix.data, strict=True)
+    }
+    said = {(row["user"], int(row["item"])): float(row[how]) for row in rows_of(DATA, "user", "item", "sum")}
+    assert pairs == said
+    assert found.n_zero_pairs == 1
+
+
+def test_the_formats_the_data_source_and_a_refusal_are_the_real_ones(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The list of formats, the publisher's address and the message of a negative weight are the product's."""
+    assert tuple(column(DATA, "name ends with")) == SUPPORTED
+    assert URL in DATA
+    monkeypatch.chdir(tmp_path)
+    Path("events.csv").write_text("user_id,item_id,weight\n1,3,1\n2,3,-1\n")
+    with pytest.raises(errors.DataError) as refused:
+        read_events(
+            [Path("events.csv")], user="user_id", item="item_id", weight="weight", time=None, type=None
+        )
+    assert f"{refused.value}\n" in blocks(DATA, "text")
+
+
+@pytest.mark.parametrize("row", rows_of(DATA, "min_events_per_item"), ids=str)
+def test_what_a_minimum_of_events_leaves_is_recomputed(example: Path, row: Row) -> None:
+    """The pairs left and the counts of the page are those of the product."""
+    names = ("min_events_per_item", "min_events_per_user")
+    job = load_job(example, overrides=[f"events.{name}={row[name]}" for name in names])
+    found = load_interactions(job, find_inputs(job))
+    users, items = found.user_items.nonzero()
+    pairs = [f"{found.user_ids[int(u)]} {found.item_ids[int(i)]}" for u, i in zip(users, items, strict=True)]
+    assert row["pairs left"] == ", ".join(pairs)
+    for name in ("rare_items", "rare_item_events", "rare_users", "rare_user_events"):
+        assert getattr(found.counts, name) == int(row[name])
+
+
+def test_the_example_of_a_frame_runs(tmp_path: Path) -> None:
+    """The lines on tables in memory hold their own assertions, and they are true."""
+    (code,) = blocks(DATA, "python")
+    assert "assert" in code
+    (tmp_path / "frame.py").write_text(code)
+    runpy.run_path(str(tmp_path / "frame.py"))
+
+
+def test_every_count_of_the_events_is_documented() -> None:
+    """Whatever is counted is explained, and nothing that is not."""
+    said = {name for cell in column(DATA, "count", "what it is") for name in re.findall(r"\w+", cell)}
+    assert said == {one.name for one in fields(Counts)}
+
+
+def test_the_report_of_the_data_check_is_documented_key_by_key() -> None:
+    """Scripts find every key and every warning of the check explained, and no other."""
+    page = section(DATA, "Checking a job's events")
+    names = [name for cell in column(page, "key", "what it is") for name in re.findall(r"\w+", cell)]
+    assert names == [one.name for one in fields(Report)]
+    code = (ROOT / "platform/nightrank/data/doubts.py").read_text()
+    found = set(re.findall(r'Doubt\(\s*f?"([\w{}]+)"', code))
+    real = {
+        name.replace("{name}", kind).replace("{column}", kind) for name in found for kind in ("user", "item")
+    }
+    said = {name for cell in column(page, "warning", "when") for name in re.findall(r"\w+", cell)}
+    assert said == real
