@@ -26,6 +26,7 @@ from nightrank.cluster.check import check
 from nightrank.cluster.local import LocalCluster, applied_env
 from nightrank.cluster.session import joined, run_task
 from nightrank.config.cluster import load_cluster
+from nightrank.errors import ClusterError
 from nightrank.release import open_release, open_store
 from nightrank.release.publish import activate, published, verify
 from nightrank.service.deploy import deploy, withdraw
@@ -251,9 +252,10 @@ def test_the_service_answers_from_the_release_in_service(
 ) -> None:
     """Over real HTTP the plain answer is the Parquet row, an activated release is taken up, and a job runs
     beside the service on 2 CPUs."""
+    served = load_serve_config(REPO / "serve_config.yaml")
     with applied_env(night.cluster):
         url = deploy(
-            load_serve_config(REPO / "serve_config.yaml"),
+            served,
             dashboard_url=night.cluster.dashboard_url,
             port=night.cluster.http_port,
             store=str(night.store),
@@ -266,8 +268,21 @@ def test_the_service_answers_from_the_release_in_service(
             activate(open_store(str(night.store)), first["release"])
             assert held(url, first["release"])
             assert check(load_cluster(REPO / "cluster.yaml"))[0].startswith("ok")
+            assert_others_are_left_alone(night, url)
         finally:
-            withdraw(night.cluster.dashboard_url)
+            withdraw(served, dashboard_url=night.cluster.dashboard_url)
+
+
+def assert_others_are_left_alone(night: Night, url: str) -> None:
+    """A configuration without the running application neither replaces it nor takes it down."""
+    served = load_serve_config(REPO / "serve_config.yaml")
+    served.raw["applications"][0]["name"] = "another"
+    where = {"dashboard_url": night.cluster.dashboard_url}
+    with pytest.raises(ClusterError, match="already serves nightrank"):
+        deploy(served, port=night.cluster.http_port, store=str(night.store), **where)
+    withdraw(served, **where)
+    time.sleep(2.0)
+    assert get(f"{url}/healthz") == {"status": "ok"}
 
 
 def held(url: str, release: str) -> bool:

@@ -43,11 +43,6 @@ def open_run(job: JobConfig, *, key: str | None = None, first: str = "sweep") ->
     )
 
 
-def nightly(job: JobConfig, actors: ActorTable, *, run_key: str | None = None) -> Summary:
-    """Every stage of the night that is not done yet; on a joined cluster."""
-    return run_stages(open_run(job, key=run_key), actors, stages=STAGES)
-
-
 def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str]) -> Summary:
     """Run the given stages in order and sum up. A job that names its model has no sweep."""
     work: dict[str, Callable[[], Any]] = {

@@ -61,9 +61,8 @@ def _record(spec: Spec) -> str:
 def _prepare(job: JobConfig, inputs: Inputs, folder: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
     interactions = load_interactions(job, inputs)
-    load_items(
-        job, inputs, item_ids=interactions.item_ids
-    )  # refused now rather than after a night of scoring
+    # An item table that does not fit is refused now rather than after a night of scoring.
+    load_items(job, inputs, item_ids=interactions.item_ids)
     outer = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
     inner = split(outer.train, kind=job.split.kind, n=job.split.n, seed=job.seed)
     save_split(Path(folder), inner)

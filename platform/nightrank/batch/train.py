@@ -61,9 +61,8 @@ def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
     interactions = load_interactions(job, inputs)
-    load_items(
-        job, inputs, item_ids=interactions.item_ids
-    )  # refused now rather than after a night of scoring
+    # An item table that does not fit is refused now rather than after a night of scoring.
+    load_items(job, inputs, item_ids=interactions.item_ids)
     tonight = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
     truth = relevant_truth(tonight, job.objective.rule)
     values = []

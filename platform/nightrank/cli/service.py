@@ -13,7 +13,7 @@ import typer
 
 from nightrank.cli.options import MaybeConfig, StoreUrl, chosen_store
 from nightrank.config.locations import nightrank_home
-from nightrank.errors import ClusterError
+from nightrank.errors import ClusterError, SettingsError
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +32,7 @@ def _serve(
     served = load_serve_config()
     named = config is not None or store is not None
     url = chosen_store(config, store).url if named else served.args.store
-    preferred = int(os.environ.get("NIGHTRANK_HTTP_PORT", served.port))  # what `make cluster` keeps free
-    with _dashboard(preferred if port is None else port) as (dashboard, http_port, ingress):
+    with _dashboard(_kept_port(served.port) if port is None else port) as (dashboard, http_port, ingress):
         try:
             base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
             typer.echo(f"serving {url} on {base} ({ingress}); {base}/docs describes it; Ctrl-C stops it")
@@ -41,7 +40,17 @@ def _serve(
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 threading.Event().wait()
         finally:
-            withdraw(dashboard)
+            withdraw(served, dashboard_url=dashboard)
+
+
+def _kept_port(default: int) -> int:
+    """The port that `make cluster` keeps free for the service: one of the lines it prints."""
+    found = os.environ.get("NIGHTRANK_HTTP_PORT", str(default))
+    if not found.isdecimal() or not 0 < int(found) < 2**16:
+        raise SettingsError(
+            f"NIGHTRANK_HTTP_PORT is {found!r}; expected a port, 1 to 65535, as `make cluster` prints it"
+        )
+    return int(found)
 
 
 @contextlib.contextmanager

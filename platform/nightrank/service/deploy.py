@@ -29,8 +29,7 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     ours["args"] = {**ours.get("args", {}), "store": store}
     try:
         client = ServeSubmissionClient(dashboard_url)
-        wanted = {application["name"] for application in raw["applications"]}
-        others = sorted(set(client.get_serve_details().get("applications", {})) - wanted)
+        others = _others(client, raw)
         if others:
             raise ClusterError(
                 f"the cluster already serves {', '.join(others)}, which deploying would replace; add nightrank's "
@@ -45,10 +44,18 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     return url
 
 
-def withdraw(dashboard_url: str) -> None:
-    """Take down what `deploy` put there, which is all that the cluster serves; nothing where it is gone."""
+def withdraw(config: ServeConfig, *, dashboard_url: str) -> None:
+    """Take down what `deploy` put there; nothing where the cluster is gone, or serves others' applications too."""
     with contextlib.suppress(OSError, RuntimeError):
-        ServeSubmissionClient(dashboard_url).delete_applications()
+        client = ServeSubmissionClient(dashboard_url)
+        if not _others(client, config.raw):  # Ray can only take all of them down at once
+            client.delete_applications()
+
+
+def _others(client: ServeSubmissionClient, raw: dict[str, Any]) -> list[str]:
+    """What the cluster serves that is not in our configuration."""
+    wanted = {application["name"] for application in raw["applications"]}
+    return sorted(set(client.get_serve_details().get("applications", {})) - wanted)
 
 
 def _wait(client: ServeSubmissionClient, url: str) -> None:
