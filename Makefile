@@ -42,6 +42,7 @@ soak: setup
 bench: setup
 	$(BIN)/python benchmarks/top_k.py
 	$(BIN)/python benchmarks/synth.py
+	$(BIN)/python benchmarks/load.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from eventfiles import decoded
 from nightrank import errors
 from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.config.job import load_job
 from nightrank.data.counts import Counts
-from nightrank.data.events import read_events, weighted
+from nightrank.data.events import read_events
+from nightrank.data.formats import SUPPORTED
+from nightrank.data.grouping import CHUNK_EVENTS
 from nightrank.data.movielens import URL
 from nightrank.data.report import Report
-from nightrank.data.tables import SUPPORTED
+from nightrank.data.tables import BATCH_ROWS
+from nightrank.data.weighing import weighted
 from pages import DATA, ROOT, Row, blocks, column, rows_of, section, written
 
 
@@ -32,11 +36,11 @@ def test_what_each_event_counts_is_recomputed(example: Path) -> None:
     """weight x type weight x decay, as the product computes it, is the last column of the table."""
     job = load_job(example)
     roles = job.events.columns.model_dump()
-    table = read_events([Path(str(job.events.path))], **roles).table
-    table = weighted(table, type_weights=job.events.type_weights, half_life_days=job.events.half_life_days)
+    events = read_events([Path(str(job.events.path))], **roles)
+    events = weighted(events, type_weights=job.events.type_weights, half_life_days=job.events.half_life_days)
     said = rows_of(DATA, "user", "item", "weight")
     assert [(row["user"], int(row["item"]), float(row["counts"])) for row in said] == [
-        (row["user"], row["item"], row["weight"]) for row in table.to_pylist()
+        (row["user"], row["item"], row["weight"]) for row in decoded(events).to_pylist()
     ]
     for row in said:
         product = float(row["weight"]) * float(row["type weight"]) * float(row["decay"])
@@ -112,3 +116,22 @@ def test_the_report_of_the_data_check_is_documented_key_by_key() -> None:
     }
     said = {name for cell in column(page, "warning", "when") for name in re.findall(r"\w+", cell)}
     assert said == real
+
+
+def test_the_section_on_size_says_what_the_benchmark_measures() -> None:
+    """Protects the stated multiple: the tables are the benchmark's, and their rows hold what the page promises."""
+    bench = runpy.run_path(str(ROOT / "benchmarks/load.py"))
+    page = section(DATA, "Size")
+    plain, others = rows_of(page, "events", "pairs"), rows_of(page, "files", "events")
+    assert [" | ".join(rows[0]) for rows in (plain, others)] == [
+        bench["HEADER"],
+        f"files | {bench['HEADER']}",
+    ]
+    assert [int(row["events"].replace(",", "")) for row in plain] == list(bench["EVENTS"])
+    assert {int(row["events"].replace(",", "")) for row in others} == {bench["OTHERS_EVENTS"]}
+    assert f"{bench['USERS']:,} users, {bench['ITEMS']:,} items" in page
+    multiple = re.search(r"less than (\d+) times the CSR matrix", page)
+    assert multiple is not None
+    assert float(plain[-1]["peak / CSR"]) < int(multiple[1])
+    assert f"in parts of {BATCH_ROWS:,} rows" in page
+    assert f"more than {CHUNK_EVENTS:,} events" in page

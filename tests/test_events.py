@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from eventfiles import csv, events, parquet, read
-from nightrank.data.events import event_files, read_events, weighted
+from eventfiles import csv, decoded, events, parquet, read
+from nightrank.data.events import event_files, read_events
 from nightrank.data.items import read_items
+from nightrank.data.weighing import weighted
 
 NAMES: dict[str, Any] = {"user": "u", "item": "i", "weight": "w", "time": "t", "type": "e"}
 
@@ -35,7 +36,7 @@ def test_event_files_of_file_folder_and_glob(tmp_path: Path) -> None:
 def test_csv_under_canonical_names(tmp_path: Path, name: str) -> None:
     """Protects the meaning of mapped columns, and that a line break in an unread column costs no row."""
     text = 'x,e,t,w,i,u\n"a\nb",View,100,1.5,p1,7\n,Buy, 200 ,2,p2,-3\n'
-    table = read_events([csv(tmp_path / name, "\ufeff" + text)], **NAMES).table
+    table = decoded(read_events([csv(tmp_path / name, "\ufeff" + text)], **NAMES))
     assert {field.name: str(field.type) for field in table.schema} == {
         "user": "int64", "item": "string", "weight": "double", "time": "int64", "type": "string",
     }  # fmt: skip
@@ -168,27 +169,28 @@ def test_csv_times_are_seconds_utc(tmp_path: Path, text: str, expected: int) -> 
 def test_weighted_is_weight_times_type_weight_times_decay() -> None:
     """Protects the rule of the contract, by hand: ages 2, 1 and 0 half-lives of one day."""
     table = events(time=[0, 86_400, 172_800], type=["a", "b", "a"])
-    result = weighted(table, type_weights={"a": 3, "b": 0.5}, half_life_days=1)
+    result = decoded(weighted(table, type_weights={"a": 3, "b": 0.5}, half_life_days=1))
     assert result["weight"].to_pylist() == [1 * 3 / 4, 2 * 0.5 / 2, 4 * 3.0]
-    assert result.drop_columns("weight").equals(table.drop_columns("weight"))
+    assert result.drop_columns("weight").equals(decoded(table).drop_columns("weight"))
 
 
 def test_weighted_without_settings_changes_nothing() -> None:
     """Protects plain ratings: no types, no decay, the same table."""
-    assert weighted(events(), type_weights=None, half_life_days=None).equals(events())
+    result = decoded(weighted(events(), type_weights=None, half_life_days=None))
+    assert result.equals(decoded(events()))
 
 
 def test_type_weight_of_zero_keeps_the_row() -> None:
     """Protects counts: a type that says nothing has weight 0, it does not go away."""
     result = weighted(events(type=["a", "b", "a"]), type_weights={"a": 0, "b": 1}, half_life_days=None)
-    assert result["weight"].to_pylist() == [0.0, 2.0, 0.0]
+    assert decoded(result)["weight"].to_pylist() == [0.0, 2.0, 0.0]
 
 
 def test_decay_counts_back_from_latest_and_never_raises_a_weight() -> None:
     """Protects held-out events newer than the last train event from growing beyond their weight."""
     table = events(time=[0, 86_400, 864_000])
     result = weighted(table, type_weights=None, half_life_days=1, latest=86_400)
-    assert result["weight"].to_pylist() == [0.5, 2.0, 4.0]
+    assert decoded(result)["weight"].to_pylist() == [0.5, 2.0, 4.0]
 
 
 # Items
@@ -245,5 +247,5 @@ def test_random_table_survives_both_formats(tmp_path: Path) -> None:
     text = csv(tmp_path / "e.csv.gz", "u,i,w,t,e\n" + "\n".join(lines) + "\n")
     binary = parquet(tmp_path / "e.parquet", **columns)
     expected = written.rename_columns(["user", "item", "weight", "time", "type"])
-    assert read_events([text], **NAMES).table.equals(expected)
-    assert read_events([binary], **NAMES).table.equals(expected)
+    assert decoded(read_events([text], **NAMES)).equals(expected)
+    assert decoded(read_events([binary], **NAMES)).equals(expected)

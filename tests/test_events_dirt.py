@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from eventfiles import csv, events, parquet, read
-from nightrank.data.events import event_files, weighted
+from nightrank.data.events import event_files
 from nightrank.data.items import read_items
+from nightrank.data.weighing import weighted
 from nightrank.errors import DataError
 
 # Files
@@ -86,7 +87,7 @@ def test_no_rows_at_all_is_refused_but_one_empty_file_is_not(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (pa.array([1.0, 2.0]), "'u' holds ids of type double; .*pandas"),
+        (pa.array([1.0, 2.0]), "'u' holds ids of type double; first in row 0; .*pandas"),
         (pa.array([True, False]), "ids of type bool"),
         (pa.array([0, 1], pa.timestamp("s")), "ids of type timestamp"),
         (pa.array([b"a", b"b"]), "ids of type binary"),

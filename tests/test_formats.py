@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eventfiles import PLAIN, decoded
 from nightrank.data.events import event_files, read_events, table_events
 from nightrank.data.interactions import Interactions
 from nightrank.data.items import read_items
 from nightrank.errors import DataError, SettingsError
 
 COLUMNS = {"user": "u", "item": "i", "weight": "w", "time": "t"}
-PLAIN: dict[str, Any] = {"user": "u", "item": "i", "weight": None, "time": None, "type": None}
 TIMED = PLAIN | {"time": "t"}
 
 
@@ -47,7 +47,7 @@ def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
         "",
         {"u": "007", "i": -3, "w": 2.5, "t": "2020-01-02T00:00:00+01:00", "x": "text"},
     )
-    table = read_events([file], **PLAIN | {"weight": "w", "time": "t"}).table
+    table = decoded(read_events([file], **PLAIN | {"weight": "w", "time": "t"}))
     assert [str(kind) for kind in table.schema.types] == ["string", "int64", "double", "int64"]
     assert table.to_pylist() == [
         {"user": "2020-01-01", "item": 7, "weight": 1.0, "time": 1577836800},
@@ -62,7 +62,8 @@ def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
         ([{"u": 1, "i": 1}, '{"u": 1, "i": 2} x'], "line 2 is no complete JSON"),
         ([{"u": 1, "i": 1}, [1, 2]], "line 2 is a list; expected one JSON object"),
         ([{"u": 1, "i": 1}, "null"], "'u' has no value in row 1"),
-        ([{"u": "ok", "i": 1}, b'{"u": "\xe4", "i": 1}'], "'u' is damaged or not UTF-8"),
+        ([{"u": "ok", "i": 1}, b'{"u": "\xe4", "i": 1}'], "line 2 is not UTF-8"),
+        ([{"u": 1, "i": 1}, '{"u": 2, "u": 3, "i": 1}'], "line 2 has the field 'u' more than once"),
         ([b'{"u": "\xe4", "i": 1}'], "line 1 is not UTF-8"),
         ([{"u": 1, "i": 1}, "", {"u": "1", "i": 1}], "'u' holds a text in line 3 and a number in line 1"),
         ([{"u": {"id": 1}, "i": 1}], "'u' holds an object in line 1"),
@@ -103,7 +104,7 @@ def test_a_folder_of_json_lines_with_an_empty_part(tmp_path: Path) -> None:
     jsonl(tmp_path / "1.jsonl", "")
     jsonl(tmp_path / "2.jsonl", {"u": 1, "i": "a"})
     events = read_events(event_files(tmp_path), **PLAIN)
-    assert events.table.num_rows == 1
+    assert len(events) == 1
     assert (events.counts.files, events.counts.empty_files, events.counts.rows) == (3, 2, 1)
 
 
@@ -196,7 +197,7 @@ def test_every_form_of_time(array: pa.Array, form: str) -> None:
     """Protects the unit behind the reader, and that the counts say what was found."""
     events = table_events(pa.table({"u": [1, 1], "i": [1, 2], "t": array}), **TIMED)
     first = 1_600_000_000 if form == "milliseconds" else 86_400
-    assert events.table["time"].to_pylist() == [first, 1_700_000_000]
+    assert decoded(events)["time"].to_pylist() == [first, 1_700_000_000]
     assert events.counts.time_forms == (form,)
 
 
@@ -212,5 +213,5 @@ def test_future_times_and_zero_weights_are_kept_and_counted() -> None:
     """Protects the promise that nothing odd passes without a number; both rows stay."""
     table = pa.table({"u": [1, 1], "i": [1, 2], "w": [0, 1], "t": [0, 90_000_000_000]})
     events = table_events(table, **PLAIN | {"weight": "w", "time": "t"})
-    assert events.table.num_rows == 2
+    assert len(events) == 2
     assert (events.counts.future_times, events.counts.zero_weights) == (1, 1)

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+from numpy.typing import NDArray
 
-from nightrank.data.ids import INT, STRING, Id, Ids, bucket_of, encode, hash_id, ids_from_arrays
+from nightrank.data.coding import Coder
+from nightrank.data.ids import INT, STRING, Id, Ids, bucket_of, hash_id, ids_from_arrays
 
 INTS = [-(2**63), -70_000, -1, 0, 1, 9, 10, 2**31, 2**53 + 1, 2**63 - 1]
 # By code point "\uffff" comes before "😀", by UTF-16 after it; UTF-8 agrees with code points.
@@ -27,6 +29,13 @@ def column(values: list[Id], *, n_chunks: int = 1) -> pa.ChunkedArray:
     kind = INT if isinstance(values[0], int) else pa.string()
     bounds = np.linspace(0, len(values), n_chunks + 1).astype(int)
     return pa.chunked_array([pa.array(values[a:b], kind) for a, b in pairwise(bounds)], kind)
+
+
+def encode(values: pa.ChunkedArray) -> tuple[Ids, NDArray[np.int32]]:
+    """Ids and rows of one column, as those of events are made."""
+    coder = Coder()
+    coder.add(values, is_written=False)
+    return coder.finish()
 
 
 def bucketed(ids: Ids, n_buckets: int) -> Ids:
@@ -167,6 +176,16 @@ def test_hashes_are_xxh64_of_the_documented_bytes(values: list[Id]) -> None:
     assert hashes.dtype == np.uint64
     assert hashes.tolist() == expected == [hash_id(value) for value in values]
     assert [bucket_of(value, 7) for value in values] == [h % 7 for h in expected]
+
+
+def test_hashes_of_many_integers_are_those_of_the_library() -> None:
+    """Protects the vectorised xxh64 against the library, over random numbers of every size and all extremes."""
+    rng = np.random.default_rng(4)
+    drawn = rng.integers(-(2**63), 2**63, 5_000) >> rng.integers(0, 63, 5_000)
+    powers = [sign * 2**bit + near for bit in range(63) for sign in (1, -1) for near in (-1, 0, 1)]
+    values = np.unique(np.r_[drawn, np.array([*powers, *INTS], dtype=np.int64)])
+    expected = [xxhash.xxh64_intdigest(struct.pack("<q", value)) for value in values.tolist()]
+    assert Ids(pa.array(values)).hashes().tolist() == expected
 
 
 # Slices and files

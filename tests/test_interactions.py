@@ -9,18 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightrank.data.events import weighted
+from eventfiles import coded
+from nightrank.data.events import Events
 from nightrank.data.interactions import Interactions, from_events
+from nightrank.data.weighing import weighted
 from nightrank.errors import DataError
 
 DAY_S = 86_400
 Event = tuple[Any, Any, float, int]
 
 
-def table(events: list[Event], *, times: bool = True) -> pa.Table:
+def table(events: list[Event], *, times: bool = True) -> Events:
     users, items, weights, seconds = zip(*events, strict=True)
     columns = {"user": users, "item": items, "weight": pa.array(weights, pa.float64())}
-    return pa.table(columns | ({"time": pa.array(seconds, pa.int64())} if times else {}))
+    return coded(pa.table(columns | ({"time": pa.array(seconds, pa.int64())} if times else {})))
 
 
 def random_events(seed: int, *, n: int = 400, strings: bool = False) -> list[Event]:

@@ -10,6 +10,7 @@ import pytest
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
+from eventfiles import coded
 from nightrank.config.families import FAMILIES
 from nightrank.data.interactions import Interactions, from_events
 from nightrank.errors import DataError
@@ -38,7 +39,7 @@ def event_table(*, seed: int = 0, shuffle: int | None = None) -> pa.Table:
 
 
 def data(**kwargs: Any) -> Interactions:
-    return from_events(event_table(**kwargs), combine="sum")
+    return from_events(coded(event_table(**kwargs)), combine="sum")
 
 
 def fitted(family: str, interactions: Interactions, *, seed: int = 7, threads: int = 1) -> FactorModel:
@@ -128,7 +129,7 @@ def test_a_user_with_one_event_has_a_vector(family: str) -> None:
 @families
 def test_one_pair_alone_can_be_fitted(family: str) -> None:
     """Protects the smallest data there can be: one user, one item."""
-    one = from_events(pa.table({"user": [5], "item": [3], "weight": [2.0]}), combine="sum")
+    one = from_events(coded(pa.table({"user": [5], "item": [3], "weight": [2.0]})), combine="sum")
     model = fitted(family, one)
     assert (len(model.user_vectors), len(model.item_vectors)) == (1, 1)
     score = float(model.user_vectors[0] @ model.item_vectors[0] + model.item_bias[0])
@@ -173,7 +174,7 @@ def test_als_learns_blocks() -> None:
     )
     model = fitted(
         "als",
-        from_events(pa.table({"user": users, "item": items, "weight": np.ones(len(users))}), combine="sum"),
+        from_events(coded(pa.table({"user": users, "item": items})), combine="sum"),
     )
     scores = model.user_vectors @ model.item_vectors.T
     own = np.arange(40)[:, None] % 2 == np.arange(30) % 2
@@ -189,7 +190,7 @@ def test_popularity_counts_users_per_item() -> None:
     events = pa.table(
         {"user": list("aaabbc"), "item": list("xxyxzx"), "weight": [1.0, 9.0, 0.5, 1.0, 2.0, 1.0]}
     )
-    model = fitted("popularity", from_events(events, combine="sum"))
+    model = fitted("popularity", from_events(coded(events), combine="sum"))
     assert model.item_bias.tolist() == [3.0, 1.0, 1.0]
     interactions = data()
     dense = interactions.user_items.toarray()

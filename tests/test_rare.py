@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightrank.data.counts import Counts
+from eventfiles import coded, decoded
 from nightrank.data.events import Events
 from nightrank.data.interactions import Interactions
 from nightrank.data.rare import without_rare
@@ -24,7 +24,7 @@ def events(n: int = 300, seed: int = 0) -> Events:
             "weight": rng.integers(0, 4, n).astype(np.float64),
         }
     )
-    return Events(table, Counts(rows=n))
+    return coded(table)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -32,13 +32,13 @@ def events(n: int = 300, seed: int = 0) -> Events:
 def test_without_rare_equals_a_plain_loop(per_user: int, per_item: int, seed: int) -> None:
     """Protects the rule: items first, then users among what is left, zero weights not counted, once."""
     before = events(seed=seed)
-    rows = before.table.to_pylist()
+    rows = decoded(before).to_pylist()
     items = Counter(row["item"] for row in rows if row["weight"] > 0)
     left = [row for row in rows if per_item == 1 or items[row["item"]] >= per_item]
     users = Counter(row["user"] for row in left if row["weight"] > 0)
     last = [row for row in left if per_user == 1 or users[row["user"]] >= per_user]
     after = without_rare(before, per_user=per_user, per_item=per_item)
-    assert after.table.to_pylist() == last
+    assert decoded(after).to_pylist() == last
     counts = after.counts
     assert (counts.rare_item_events, counts.rare_user_events) == (
         len(rows) - len(left),
@@ -46,7 +46,7 @@ def test_without_rare_equals_a_plain_loop(per_user: int, per_item: int, seed: in
     )
     assert counts.rare_items == len({r["item"] for r in rows} - {r["item"] for r in left})
     assert counts.rare_users == len({r["user"] for r in left} - {r["user"] for r in last})
-    assert counts.rows - counts.dropped_events == after.table.num_rows
+    assert counts.rows - counts.dropped_events == len(after)
 
 
 def test_nothing_left_is_refused_with_the_settings_to_lower() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eventfiles import coded
 from nightrank.data.interactions import Interactions, from_events
 from nightrank.data.splits import Split, _divide, split
 from nightrank.errors import DataError
@@ -25,7 +26,7 @@ def interactions_of(pairs: dict[Pair, tuple[float, int]], *, times: bool = True)
     }
     if times:
         columns["time"] = pa.array([time for _, time in pairs.values()], pa.int64())
-    return from_events(pa.table(columns), combine="sum")
+    return from_events(coded(pa.table(columns)), combine="sum")
 
 
 def random_pairs(seed: int, *, n_users: int = 40, n_items: int = 25) -> dict[Pair, tuple[float, int]]:

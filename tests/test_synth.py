@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from eventfiles import coded
 from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.cli.app import app
 from nightrank.config.job import load_job
@@ -67,7 +67,7 @@ def shop_interactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Intera
 def scale_interactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interactions:
     events = scale(users=1_000, items=500, events=40_000)
     events = events.rename_columns({"user_id": "user", "item_id": "item", "timestamp": "time"})
-    return from_events(events.append_column("weight", pa.array(np.ones(40_000))), combine="sum")
+    return from_events(coded(events), combine="sum")
 
 
 @pytest.mark.parametrize("made", [shop_interactions, scale_interactions])

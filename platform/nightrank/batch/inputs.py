@@ -13,10 +13,10 @@ from nightrank.config.job import JobConfig
 from nightrank.config.locations import nightrank_home
 from nightrank.data.datasets import fetch
 from nightrank.data.events import event_files, read_events
+from nightrank.data.formats import find_files
 from nightrank.data.ids import Ids
 from nightrank.data.interactions import Interactions, interactions_of
 from nightrank.data.items import read_items
-from nightrank.data.tables import find_files
 from nightrank.errors import DataError
 from nightrank.release.files import sha256_of
 
@@ -70,8 +70,7 @@ def load_interactions(job: JobConfig, inputs: Inputs) -> Interactions:
             "the files of events or items were changed while the run was at work; run the command again, it begins "
             "a run on the new ones"
         )
-    events = read_events(inputs.events, **job.events.columns.model_dump())
-    return interactions_of(events, job.events)
+    return interactions_of(read_events(inputs.events, **job.events.columns.model_dump()), job.events)
 
 
 def load_items(job: JobConfig, inputs: Inputs, *, item_ids: Ids) -> pa.Table | None:

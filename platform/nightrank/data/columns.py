@@ -1,38 +1,78 @@
 """Columns as the caller's files hold them, typed and checked: ids, weights, texts (`times` has the times).
 
-Each function takes one raw column of one file (CSV columns are text) and gives our type for it, or refuses it
-with file, column, first row and a cure; row numbers count data rows from 0. `file` is a path, or the word
-`table` for one in memory. Nothing is repaired: a missing or empty id, a float id, a NaN, infinite or negative
-weight and a text that is no number all are refused. Vectorised throughout.
+Each function takes one raw column of one file, or a part of it (CSV columns are text), and gives our type for it,
+or refuses it with file, column, first row and a cure; row numbers count data rows of the file from 0. Nothing is
+repaired: a missing or empty id, a float id, a NaN, infinite or negative weight and a text that is no number all
+are refused. Vectorised throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.data.tables import is_csv
+from nightrank.data.formats import is_csv
 from nightrank.errors import DataError
 
+Mask: TypeAlias = pa.ChunkedArray  # bool
 _CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
 
 
-def refuse_nulls(column: pa.ChunkedArray, *, file: Path | str, name: str, cure: str) -> None:
+def _no_rest() -> Iterator[tuple[Place, pa.ChunkedArray]]:
+    return iter(())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a column, or a part of one, stands: for messages.
+
+    file: a path, or the word `table` for one in memory. name: the caller's, of the column. row: the part's first
+    row in the file. rest: the parts of the column behind this one, read only to count what is wrong in them.
+    """
+
+    file: Path | str
+    name: str
+    row: int = 0
+    rest: Callable[[], Iterator[tuple[Place, pa.ChunkedArray]]] = _no_rest
+
+    def __str__(self) -> str:
+        return f"{self.file}: column '{self.name}'"
+
+
+Again = Callable[[pa.ChunkedArray, Place], Mask]
+
+
+def refuse_nulls(column: pa.ChunkedArray, *, at: Place, cure: str) -> None:
     """Raise DataError naming the first row without a value, if there is one."""
     if column.null_count:
-        raise DataError(
-            f"{file}: column '{name}' has no value in row {_first_true(pc.is_null(column))} "
-            f"({column.null_count} such rows); {cure}"
-        )
+        say = f"has no value in row {{row}} ({{count}} such rows); {cure}"
+        refuse(column, pc.is_null(column), at=at, again=lambda later, _: pc.is_null(later), say=say)
 
 
-def _first_true(mask: pa.ChunkedArray) -> int:
+def refuse(column: pa.ChunkedArray, wrong: Mask, *, at: Place, again: Again, say: str) -> None:
+    """Raise DataError on the first row that is wrong, if there is one, with the number of such rows in the file.
+
+    again: the same judgement on a later part of the column. say: what is wrong, with {value}, {row} and {count}.
+    """
+    if (first := _first_true(wrong)) < 0:
+        return
+    count = _n_true(wrong) + sum(_n_true(again(later, there)) for there, later in at.rest())
+    raise DataError(f"{at} " + say.format(value=column[first], row=at.row + first, count=count))
+
+
+def _first_true(mask: Mask) -> int:
     """Index of the first true value, -1 where there is none."""
     index: int = pc.index(mask, pa.scalar(value=True)).as_py()
     return index
+
+
+def _n_true(mask: Mask) -> int:
+    return pc.sum(mask).as_py() or 0
 
 
 def first_failing(column: pa.ChunkedArray, *, convert: Callable[[pa.ChunkedArray], object]) -> int:
@@ -48,47 +88,55 @@ def first_failing(column: pa.ChunkedArray, *, convert: Callable[[pa.ChunkedArray
     return good
 
 
-def id_column(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
-    """Ids as int64 or string, kept as they came; CSV text is int64 where every value is written as one.
+def id_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
+    """Ids as int64 or string, kept as they came; `as_written` then finds the integers among texts of CSV.
 
     Raises DataError on a missing or empty id, an id beyond int64, and every other type.
     """
     cure = "give each row an id, or take those rows out"
     column = _decoded(column)
-    refuse_nulls(column, file=file, name=name, cure=cure)
+    refuse_nulls(column, at=at, cure=cure)
     kind = column.type
     if pa.types.is_integer(kind):
-        return _int_ids(column, file=file, name=name)
+        return _int_ids(column, at=at)
     if not is_text(kind):
         raise DataError(
-            f"{file}: column '{name}' holds ids of type {kind}; ids are integers or strings: "
+            f"{at} holds ids of type {kind}; first in row {at.row}; ids are integers or strings: "
             f"cast the column where it is written{_id_hint(kind)}"
         )
     column = column.cast(pa.string())
-    if (row := _first_true(pc.equal(column, ""))) >= 0:
-        raise DataError(f"{file}: column '{name}' has an empty id in row {row}; {cure}")
-    return _as_written(column) if is_csv(file) else column
+    _refuse_empty(column, at=at, what="id", cure=cure)
+    return column
 
 
-def _int_ids(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
+def _refuse_empty(column: pa.ChunkedArray, *, at: Place, what: str, cure: str) -> None:
+    say = f"has an empty {what} in row {{row}} ({{count}} such rows); {cure}"
+    refuse(column, pc.equal(column, ""), at=at, again=lambda later, _: _is_empty(later), say=say)
+
+
+def _is_empty(column: pa.ChunkedArray) -> Mask:
+    return pc.equal(_decoded(column).cast(pa.string()), "")
+
+
+def _int_ids(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
         row = first_failing(column, convert=lambda part: part.cast(pa.int64()))
         raise DataError(
-            f"{file}: column '{name}' has the id {column[row]} in row {row}, beyond int64 "
+            f"{at} has the id {column[row]} in row {at.row + row}, beyond int64 "
             f"(up to {2**63 - 1}); write ids of that size as strings"
         ) from None
 
 
-def _as_written(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """int64 where every text is the canonical decimal form of one, else the text itself."""
-    if len(column) == 0 or not pc.all(pc.match_substring_regex(column, _CANONICAL_INT)).as_py():
-        return column
+def as_written(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """int64 where every text is the canonical decimal form of one, else the texts themselves."""
+    if len(texts) == 0 or not pc.all(pc.match_substring_regex(texts, _CANONICAL_INT)).as_py():
+        return texts
     try:
-        return column.cast(pa.int64())
+        return texts.cast(pa.int64())
     except pa.ArrowInvalid:  # 19 digits beyond int64
-        return column
+        return texts
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -107,41 +155,50 @@ def _id_hint(kind: pa.DataType) -> str:
     return ""
 
 
-def text_column(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
+def text_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
     """Strings from strings or integers, nulls kept; every other type is refused (DataError)."""
     column = _decoded(column)
     kind = column.type
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise DataError(
-            f"{file}: column '{name}' has type {kind}; expected strings: cast it where it is written"
-        )
+        raise DataError(f"{at} has type {kind}; expected strings: cast it where it is written")
     return column.cast(pa.string())
 
 
-def weight_column(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
+def weight_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
     """Weights as float64, finite and >= 0; every other value or type is refused (DataError)."""
     cure = "give the row a weight of 0 or more, or take it out"
-    refuse_nulls(column, file=file, name=name, cure=cure)
-    kind = column.type
-    if is_csv(file) and is_text(kind):
-        values = _numbers(column, file=file, name=name)
-    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        values = column.cast(pa.float64(), safe=False)
-    else:
-        raise DataError(
-            f"{file}: column '{name}' holds weights of type {kind}; weights are integers or floats: "
-            "cast the column where it is written"
-        )
-    wrong = pc.invert(pc.and_(pc.is_finite(values), pc.greater_equal(values, 0.0)))
-    if (row := _first_true(wrong)) >= 0:
-        raise DataError(
-            f"{file}: column '{name}' has the weight {column[row]} in row {row} ({pc.sum(wrong)} such rows); "
-            f"weights are finite and not negative: {cure}"
-        )
+    refuse_nulls(column, at=at, cure=cure)
+    values = _floats(column, at)
+    say = (
+        "has the weight {value} in row {row} ({count} such rows); "
+        f"weights are finite and not negative: {cure}"
+    )
+    refuse(
+        column,
+        _is_unusable(values),
+        at=at,
+        again=lambda later, there: _is_unusable(_floats(later, there)),
+        say=say,
+    )
     return values
 
 
-def _numbers(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
+def _is_unusable(weights: pa.ChunkedArray) -> Mask:
+    return pc.invert(pc.and_(pc.is_finite(weights), pc.greater_equal(weights, 0.0)))
+
+
+def _floats(column: pa.ChunkedArray, at: Place) -> pa.ChunkedArray:
+    kind = column.type
+    if is_csv(at.file) and is_text(kind):
+        return _numbers(column, at=at)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return column.cast(pa.float64(), safe=False)
+    raise DataError(
+        f"{at} holds weights of type {kind}; weights are integers or floats: cast the column where it is written"
+    )
+
+
+def _numbers(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
     """Text of a CSV column as float64, spaces around it ignored."""
     column = pc.utf8_trim_whitespace(column)
     try:
@@ -149,16 +206,15 @@ def _numbers(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.Chun
     except pa.ArrowInvalid:
         row = first_failing(column, convert=lambda part: part.cast(pa.float64()))
         raise DataError(
-            f"{file}: column '{name}' has '{column[row]}' in row {row}, which is no number; "
+            f"{at} has '{column[row]}' in row {at.row + row}, which is no number; "
             "correct the row, or take it out"
         ) from None
 
 
-def type_column(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
+def type_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
     """Event types as strings, none missing or empty (DataError)."""
-    column = text_column(column, file=file, name=name)
+    column = text_column(column, at=at)
     cure = "give the row an event type, or take it out"
-    refuse_nulls(column, file=file, name=name, cure=cure)
-    if (row := _first_true(pc.equal(column, ""))) >= 0:
-        raise DataError(f"{file}: column '{name}' has an empty event type in row {row}; {cure}")
+    refuse_nulls(column, at=at, cure=cure)
+    _refuse_empty(column, at=at, what="event type", cure=cure)
     return column

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.config.events import WeighingConfig
@@ -43,7 +42,7 @@ def doubts_of(
     yield from _of_counts(events, found)
     if found is not None:
         yield from _of_shares(found)
-    yield from _of_ids(events.table)
+    yield from _of_ids(events)
     yield from _of_times(events, rules)
     unused = [kind for kind, weight in rules.type_weights.items() if weight > 0 and kind not in types]
     if unused:
@@ -51,8 +50,8 @@ def doubts_of(
         yield Doubt(
             "unused_type", f"no event has the type {names} of events.type_weights; check the spelling"
         )
-    share = n_duplicates / events.table.num_rows
-    if "time" in events.table.column_names and share > MANY_DUPLICATES:
+    share = n_duplicates / len(events)
+    if events.times is not None and share > MANY_DUPLICATES:
         yield Doubt(
             "duplicate_rows",
             f"{n_duplicates} rows ({share:.1%}) repeat an earlier one, time included; they are kept and count again: "
@@ -100,11 +99,11 @@ def _of_shares(found: Interactions) -> Iterator[Doubt]:
         )
 
 
-def _of_ids(table: pa.Table) -> Iterator[Doubt]:
-    for column in ("user", "item"):
-        if pa.types.is_integer(table[column].type):
+def _of_ids(events: Events) -> Iterator[Doubt]:
+    for column, known in (("user", events.user_ids), ("item", events.item_ids)):
+        if known.is_int:
             continue
-        ids = pc.unique(table[column])
+        ids = known.array
         floats = ids.filter(pc.match_substring_regex(ids, _FLOAT_ID))
         if len(floats):
             yield Doubt(
@@ -121,15 +120,15 @@ def _of_ids(table: pa.Table) -> Iterator[Doubt]:
 
 
 def _of_times(events: Events, rules: WeighingConfig) -> Iterator[Doubt]:
-    if "time" not in events.table.column_names:
+    if events.times is None:
         return
-    n_rows, times = events.table.num_rows, pc.value_counts(events.table["time"])
-    place = int(np.argmax(times.field("counts").to_numpy()))
-    share = times.field("counts")[place].as_py() / n_rows
-    if share > MOST and n_rows > 1:
+    middle = len(events) // 2
+    time = int(np.partition(events.times, middle)[middle])  # what more than half are is the median
+    share = float(np.mean(events.times == time))
+    if share > MOST and len(events) > 1:
         yield Doubt(
             "identical_times",
-            f"{share:.1%} of the events have the same time ({times.field('values')[place]}); is it the time of the "
+            f"{share:.1%} of the events have the same time ({time}); is it the time of the "
             "export? leave_last then goes by item id",
         )
     n_future = events.counts.future_times

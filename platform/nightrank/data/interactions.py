@@ -18,17 +18,17 @@ from scipy.sparse import csr_matrix
 
 from nightrank.config.events import WeighingConfig
 from nightrank.config.strict import validate
+from nightrank.data.combining import combined
 from nightrank.data.counts import Counts
-from nightrank.data.events import Events, table_events, weighted
+from nightrank.data.events import DAY_S, Events, table_events
 from nightrank.data.frames import frame_table
-from nightrank.data.ids import Ids, encode
+from nightrank.data.grouping import occurrences
+from nightrank.data.ids import Ids
 from nightrank.data.rare import without_rare
-from nightrank.errors import DataError
+from nightrank.data.weighing import weighted
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Interactions:
     @property
     def item_counts(self) -> NDArray[np.int64]:
         """Users per item, int64 (n_items,): the popularity of an item."""
-        return np.bincount(self.user_items.indices, minlength=len(self.item_ids)).astype(np.int64)
+        return occurrences(self.user_items.indices, len(self.item_ids))
 
     def pair_users(self) -> NDArray[np.int32]:
         """The user row of every pair, int32 (nnz,)."""
@@ -102,108 +102,85 @@ class Interactions:
 
         Decay is counted back from the latest pair that is left.
         """
-        users, items = self.pair_users()[keep], self.user_items.indices[keep]
-        weights = self.user_items.data[keep]
-        times = None if self.times is None else self.times[keep]
-        if self.half_life_days is not None and self.times is not None and keep.any():
-            gap_days = int(self.times.max() - self.times[keep].max()) / DAY_S
-            weights = (weights * 2.0 ** (gap_days / self.half_life_days)).astype(np.float32)
-        user_rows, dense_users = np.unique(users, return_inverse=True)
-        item_rows, dense_items = np.unique(items, return_inverse=True)
-        matrix = _csr(dense_users, dense_items, weights, shape=(len(user_rows), len(item_rows)))
-        return replace(
-            self,
-            user_ids=Ids(self.user_ids.array.take(pa.array(user_rows))),
-            item_ids=Ids(self.item_ids.array.take(pa.array(item_rows))),
-            user_items=matrix,
-            times=times,
+        matrix = self.user_items
+        ends = np.r_[0, np.cumsum(keep)][matrix.indptr]
+        part = _with_occurring(
+            replace(
+                self,
+                user_items=_csr(ends, matrix.indices[keep], matrix.data[keep], n_items=len(self.item_ids)),
+                times=None if self.times is None else self.times[keep],
+            )
         )
+        if self.times is not None and len(self.times):
+            _count_from_latest(part, was=int(self.times.max()))
+        return part
 
 
 def interactions_of(events: Events, rules: WeighingConfig) -> Interactions:
     """Weigh and combine events by a job's rules, counting what does not count."""
-    weighed = weighted(
-        events.table,
-        type_weights=rules.type_weights or None,
-        half_life_days=rules.half_life_days,
-        parts=events.parts,
-    )
-    left = without_rare(
-        replace(events, table=weighed),
-        per_user=rules.min_events_per_user,
-        per_item=rules.min_events_per_item,
-    )
-    found = from_events(left.table, combine=rules.combine, half_life_days=rules.half_life_days)
-    return replace(found, counts=replace(left.counts, zero_pairs=found.n_zero_pairs))
+    events = weighted(events, type_weights=rules.type_weights or None, half_life_days=rules.half_life_days)
+    events = without_rare(events, per_user=rules.min_events_per_user, per_item=rules.min_events_per_item)
+    return from_events(events, combine=rules.combine, half_life_days=rules.half_life_days)
 
 
-def from_events(events: pa.Table, *, combine: str, half_life_days: float | None = None) -> Interactions:
-    """Combine weighted events (columns user, item, weight, optional time) to Interactions.
+def from_events(events: Events, *, combine: str, half_life_days: float | None = None) -> Interactions:
+    """Combine weighted events to Interactions, with only the users and items that have a pair.
 
     Raises DataError where `last` has no times to go by, or where nothing is left.
     """
-    has_time = "time" in events.column_names
-    if combine == "last" and not has_time:
-        raise DataError(
-            "events.combine is last, but the events have no time column; name it in events.columns.time, "
-            "or combine by sum or max"
+    pairs = combined(events, how=combine)
+    found = _with_occurring(
+        Interactions(
+            user_ids=events.user_ids,
+            item_ids=events.item_ids,
+            user_items=_csr(pairs.indptr, pairs.items, pairs.weights, n_items=len(events.item_ids)),
+            times=pairs.times,
+            half_life_days=half_life_days,
+            n_zero_pairs=pairs.n_zero,
+            counts=replace(events.counts, zero_pairs=pairs.n_zero),
         )
-    user_ids, users = encode(events["user"])
-    item_ids, items = encode(events["item"])
-    weights = events["weight"].to_numpy()
-    times = events["time"].to_numpy() if has_time else None
-    # Equal pairs end up side by side, in an order that depends on their content alone.
-    order = np.lexsort((weights, items, users) if times is None else (weights, times, items, users))
-    users, items, weights = users[order], items[order], weights[order]
-    times = None if times is None else times[order]
-    starts = np.flatnonzero(np.r_[True, (users[1:] != users[:-1]) | (items[1:] != items[:-1])])
-    lasts = np.r_[starts[1:], len(users)] - 1
-    combined = _combine(weights, starts=starts, lasts=lasts, how=combine)
-    pairs = Interactions(
-        user_ids=user_ids,
-        item_ids=item_ids,
-        user_items=_csr(users[starts], items[starts], combined, shape=(len(user_ids), len(item_ids))),
-        times=None if times is None else times[lasts],
-        half_life_days=half_life_days,
     )
-    zero = combined == 0
-    if not zero.any():
-        return pairs
-    if zero.all():
-        raise DataError(
-            f"all {len(zero)} (user, item) pairs have a combined weight of 0: nothing to learn from"
-        )
-    return replace(pairs.subset(~zero), n_zero_pairs=int(zero.sum()))
+    if found.times is not None and pairs.latest is not None:
+        _count_from_latest(found, was=pairs.latest)
+    return found
 
 
-def _combine(
-    weights: NDArray[np.float64], *, starts: NDArray[np.intp], lasts: NDArray[np.intp], how: str
-) -> NDArray[np.float32]:
-    if how == "sum":
-        combined = np.add.reduceat(weights, starts)
-    elif how == "max":
-        combined = np.maximum.reduceat(weights, starts)
-    else:
-        combined = weights[lasts]
-    with np.errstate(over="ignore"):
-        result: NDArray[np.float32] = combined.astype(np.float32)
-    if not np.isfinite(result).all():
-        raise DataError(
-            f"a (user, item) pair has a combined weight of {combined.max():.3g}, beyond float32; scale them down"
-        )
-    return result
+def _count_from_latest(interactions: Interactions, *, was: int) -> None:
+    """Decay the weights from the latest pair that is there in place of the time it was counted from, in place."""
+    half_life_days, times = interactions.half_life_days, interactions.times
+    if half_life_days is None or times is None or not len(times):
+        return
+    gap_days = (was - int(times.max())) / DAY_S
+    if gap_days:
+        interactions.user_items.data *= 2.0 ** (gap_days / half_life_days)
+
+
+def _with_occurring(interactions: Interactions) -> Interactions:
+    """The same pairs, without the users and items that have none."""
+    matrix = interactions.user_items
+    user_sizes = np.diff(matrix.indptr)
+    has_user, has_item = user_sizes > 0, interactions.item_counts > 0
+    if has_user.all() and has_item.all():
+        return interactions
+    rows = np.cumsum(has_item, dtype=np.int32) - np.int32(1)
+    indptr = np.zeros(int(has_user.sum()) + 1, dtype=matrix.indptr.dtype)
+    np.cumsum(user_sizes[has_user], out=indptr[1:])
+    return replace(
+        interactions,
+        user_ids=_picked(interactions.user_ids, has_user),
+        item_ids=_picked(interactions.item_ids, has_item),
+        user_items=_csr(indptr, rows[matrix.indices], matrix.data, n_items=int(has_item.sum())),
+    )
+
+
+def _picked(ids: Ids, keep: NDArray[np.bool_]) -> Ids:
+    return Ids(ids.array.take(pa.array(np.flatnonzero(keep))))
 
 
 def _csr(
-    users: NDArray[np.integer],
-    items: NDArray[np.integer],
-    weights: NDArray[np.float32],
-    *,
-    shape: tuple[int, int],
+    indptr: NDArray[np.integer], items: NDArray[np.int32], weights: NDArray[np.float32], *, n_items: int
 ) -> csr_matrix:
-    """CSR from pairs that are already sorted by user, then item: no sort, no sum of duplicates."""
-    indptr = np.zeros(shape[0] + 1, dtype=np.int64)
-    np.cumsum(np.bincount(users, minlength=shape[0]), out=indptr[1:])
+    """CSR from pairs that are already sorted by user, then item: no copy, no sort, no sum of duplicates."""
     if indptr[-1] <= np.iinfo(np.int32).max:
         indptr = indptr.astype(np.int32)  # implicit takes 32-bit indices as they are
-    return csr_matrix((weights, items.astype(np.int32), indptr), shape=shape)
+    return csr_matrix((weights, items, indptr), shape=(len(indptr) - 1, n_items))

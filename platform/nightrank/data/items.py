@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightrank.data import columns, tables
+from nightrank.data import columns, formats, tables
+from nightrank.data.columns import Place
 from nightrank.errors import DataError
 
 
@@ -25,19 +26,25 @@ def read_items(
     Raises DataError on an item id that occurs twice, besides what `read_events` refuses.
     """
     names = list(dict.fromkeys(name for name in (item, title, categories) if name is not None))
-    files = tables.find_files(path, what="items")
-    parts: list[tuple[Path | str, pa.Table]] = []
+    files = formats.find_files(path, what="items")
+    parts: list[pa.Table] = []
+    kinds: list[tuple[Path | str, str]] = []
     for file in files:
         raw = tables.read_columns(file, names)
         if raw.num_rows == 0:
             continue
-        part = {"item": columns.id_column(raw[item], file=file, name=item)}
+        ids = columns.id_column(raw[item], at=Place(file, item))
+        part = {"item": columns.as_written(ids) if formats.is_csv(file) else ids}
         if title is not None:
-            part["title"] = columns.text_column(raw[title], file=file, name=title)
+            part["title"] = columns.text_column(raw[title], at=Place(file, title))
         if categories is not None:
-            part["categories"] = _categories(raw[categories], file=file, name=categories, separator=separator)
-        parts.append((file, pa.table(part)))
-    items = tables.concat(parts, files=files, id_names={"item": item}, what="items")
+            part["categories"] = _categories(raw[categories], at=Place(file, categories), separator=separator)
+        parts.append(pa.table(part))
+        kinds.append((file, str(part["item"].type)))
+    if not parts:
+        tables.refuse_no_rows(files, what="items")
+    tables.check_one_kind(kinds, name=item, what="items")
+    items = pa.concat_tables(parts)
     counts = pc.value_counts(items["item"])
     repeated = pc.greater(counts.field("counts"), 1)
     if pc.any(repeated).as_py():
@@ -49,14 +56,14 @@ def read_items(
     return items
 
 
-def _categories(column: pa.ChunkedArray, *, file: Path, name: str, separator: str) -> pa.Array:
+def _categories(column: pa.ChunkedArray, *, at: Place, separator: str) -> pa.Array:
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         lists = column.combine_chunks()
     else:
-        text = columns.text_column(column, file=file, name=name)
+        text = columns.text_column(column, at=at)
         lists = pc.split_pattern(text, pattern=separator).combine_chunks()
     words = pa.chunked_array([pc.list_flatten(lists)])
-    words = pc.utf8_trim_whitespace(columns.text_column(words, file=file, name=name)).combine_chunks()
+    words = pc.utf8_trim_whitespace(columns.text_column(words, at=at)).combine_chunks()
     kept = pc.fill_null(pc.not_equal(words, ""), fill_value=False)
     owners = pc.list_parent_indices(lists).filter(kept).to_numpy()
     ends = np.cumsum(np.bincount(owners, minlength=len(column)))

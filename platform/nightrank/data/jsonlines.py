@@ -19,30 +19,57 @@ import pyarrow.json as pajson
 from nightrank.errors import DataError
 
 _BLOCK_BYTES = 16 << 20  # a line may be as long as a block; pyarrow's own default is 1 MiB
+
+
+class _Row(dict[str, Any]):
+    """An object of JSON, and the fields that it has more than once."""
+
+    def __init__(self, fields: list[tuple[str, Any]]) -> None:
+        super().__init__(fields)
+        names = [name for name, _ in fields]
+        self.repeated = {name for name in names if names.count(name) > 1} if len(self) < len(names) else set()
+
+
 _KINDS: dict[type, str] = {
     bool: "true or false",
     int: "a number",
     float: "a number",
     str: "a text",
     list: "a list",
-    dict: "an object",
+    _Row: "an object",
 }
 
 
-def read_jsonl(file: Path, columns: Sequence[str], *, is_gzip: bool) -> pa.Table:
-    """The named fields, null where a line lacks one. Raises DataError with the line, or what pyarrow raises."""
+def stream_jsonl(file: Path, columns: Sequence[str], *, is_gzip: bool) -> Iterator[pa.Table]:
+    """The named fields in parts, null where a line lacks one; an int64 field becomes float64 with its first fraction.
+
+    Raises DataError with the line, or what pyarrow raises. None where there are only blank lines.
+    """
     found = _kinds(file, columns, is_gzip=is_gzip)
     types = {column: _type(found.get(column)) for column in columns}
+    n_rows = 0
     try:
-        return _read(file, types, is_gzip=is_gzip)
+        for table in _read(file, types, is_gzip=is_gzip):
+            n_rows += table.num_rows
+            yield table
+        return
     except pa.ArrowInvalid as error:
         if str(error).startswith("Empty JSON"):
-            return pa.table({column: pa.array([], pa.string()) for column in columns})
+            return
     try:
-        return _read(file, _widened(file, types, is_gzip=is_gzip), is_gzip=is_gzip)
+        wider = _widened(file, types, is_gzip=is_gzip)
+        yield from _behind(n_rows, _read(file, wider, is_gzip=is_gzip))
     except pa.ArrowInvalid:
         _check_lines(file, columns, is_gzip=is_gzip)
         raise
+
+
+def _behind(n_rows: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """What comes after the first n_rows."""
+    for table in tables:
+        if table.num_rows > n_rows:
+            yield table.slice(n_rows)
+        n_rows = max(n_rows - table.num_rows, 0)
 
 
 def _widened(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> dict[str, pa.DataType]:
@@ -50,7 +77,8 @@ def _widened(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> dic
     wider = dict(types)
     for name in (name for name, kind in types.items() if kind == pa.int64()):
         try:
-            _read(file, {name: types[name]}, is_gzip=is_gzip)
+            for _ in _read(file, {name: types[name]}, is_gzip=is_gzip):
+                pass
         except pa.ArrowInvalid:
             wider[name] = pa.float64()
     return wider
@@ -66,15 +94,19 @@ def field_names(file: Path, columns: Sequence[str], *, is_gzip: bool) -> list[st
     return list(names)
 
 
-def _read(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> pa.Table:
+def _read(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> Iterator[pa.Table]:
     parse = pajson.ParseOptions(
         explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
     )
-    with pa.input_stream(str(file), compression="gzip" if is_gzip else None) as stream:
-        table = pajson.read_json(
-            stream, parse_options=parse, read_options=pajson.ReadOptions(block_size=_BLOCK_BYTES)
-        )
-    return table.select(list(types))
+    blocks = pajson.ReadOptions(block_size=_BLOCK_BYTES)
+    with (
+        pa.input_stream(str(file), compression="gzip" if is_gzip else None) as stream,
+        pajson.open_json(stream, parse_options=parse, read_options=blocks) as reader,
+    ):
+        for batch in reader:
+            table = pa.Table.from_batches([batch]).select(list(types))
+            table.validate(full=True)  # the reader takes any bytes for a text
+            yield table
 
 
 def _type(value: Any) -> pa.DataType:
@@ -105,6 +137,10 @@ def _check_lines(file: Path, columns: Sequence[str], *, is_gzip: bool) -> None:
     first: dict[str, tuple[int, str]] = {}
     for number, row in _objects(file, is_gzip=is_gzip):
         for name in columns:
+            if name in row.repeated:
+                raise DataError(
+                    f"{file}: line {number} has the field '{name}' more than once; expected it once: take one out"
+                )
             if row.get(name) is None:
                 continue
             kind = _KINDS[type(row[name])]
@@ -122,7 +158,7 @@ def _check_lines(file: Path, columns: Sequence[str], *, is_gzip: bool) -> None:
                 )
 
 
-def _objects(file: Path, *, is_gzip: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(file: Path, *, is_gzip: bool) -> Iterator[tuple[int, _Row]]:
     """(line from 1, object) of every line that is not blank. Raises DataError on a broken one."""
     number = 0
     try:
@@ -137,15 +173,15 @@ def _objects(file: Path, *, is_gzip: bool) -> Iterator[tuple[int, dict[str, Any]
         ) from None
 
 
-def _object(raw: bytes, *, file: Path, number: int) -> dict[str, Any]:
+def _object(raw: bytes, *, file: Path, number: int) -> _Row:
     try:
-        row = json.loads(raw.decode())
+        row = json.loads(raw.decode(), object_pairs_hook=_Row)
     except UnicodeDecodeError:
         reason = "is not UTF-8"
     except ValueError as error:
         reason = f"is no complete JSON ({str(error).split(':')[0]})"
     else:
-        if isinstance(row, dict):
+        if isinstance(row, _Row):
             return row
         reason = f"is {_KINDS.get(type(row), 'null')}"
     raise DataError(

@@ -10,27 +10,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from nightrank.data.counts import Counts
 from nightrank.data.events import Events
-from nightrank.data.ids import encode
+from nightrank.data.grouping import occurrences
 from nightrank.errors import DataError
 
 
 def without_rare(events: Events, *, per_user: int, per_item: int) -> Events:
     """The weighted events without rare items and then rare users, row order kept; 1 and 1 change nothing.
 
-    Raises DataError where no event that counts is left. Cost: one hash of each id column.
+    Raises DataError where no event that counts is left. Cost: linear.
     """
     if per_user <= 1 and per_item <= 1:
         return events
-    table, counted = events.table, events.table["weight"].to_numpy() > 0
-    kept = np.ones(table.num_rows, dtype=np.bool_)
-    n_items, kept = _drop(table, "item", kept=kept, counted=counted, least=per_item)
+    counted = None if events.weights is None else events.weights > 0
+    kept = np.ones(len(events), dtype=np.bool_)
+    n_items, kept = _drop(events.items, len(events.item_ids), kept=kept, counted=counted, least=per_item)
     n_item_events = int(np.count_nonzero(~kept))
-    n_users, kept = _drop(table, "user", kept=kept, counted=counted, least=per_user)
+    n_users, kept = _drop(events.users, len(events.user_ids), kept=kept, counted=counted, least=per_user)
     counts = replace(
         events.counts,
         rare_items=n_items,
@@ -38,21 +37,29 @@ def without_rare(events: Events, *, per_user: int, per_item: int) -> Events:
         rare_users=n_users,
         rare_user_events=int(np.count_nonzero(~kept)) - n_item_events,
     )
-    if not (kept & counted).any():
+    if not (kept if counted is None else kept & counted).any():
         raise DataError(_nothing_left(counts, per_user=per_user, per_item=per_item))
-    return Events(table.filter(pa.array(kept)), counts)  # its rows are no file's any more
+    return replace(events.where(kept), counts=counts)
 
 
 def _drop(
-    table: pa.Table, column: str, *, kept: NDArray[np.bool_], counted: NDArray[np.bool_], least: int
+    rows: NDArray[np.int32],
+    n: int,
+    *,
+    kept: NDArray[np.bool_],
+    counted: NDArray[np.bool_] | None,
+    least: int,
 ) -> tuple[int, NDArray[np.bool_]]:
-    """How many ids have fewer than `least` events among those kept, and what is kept without them."""
+    """How many of n ids have fewer than `least` events among those kept, and what is kept without them.
+
+    counted: the events that count, None where all do.
+    """
     if least <= 1:
         return 0, kept
-    ids, rows = encode(table[column])
-    present = np.bincount(rows[kept], minlength=len(ids)) > 0
-    enough = np.bincount(rows[kept & counted], minlength=len(ids)) >= least
-    return int(np.count_nonzero(present & ~enough)), kept & enough[rows]
+    present = occurrences(rows[kept], n)
+    numbers = present if counted is None else occurrences(rows[kept & counted], n)
+    enough = numbers >= least
+    return int(np.count_nonzero((present > 0) & ~enough)), kept & enough[rows]
 
 
 def _nothing_left(counts: Counts, *, per_user: int, per_item: int) -> str:

@@ -13,15 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightrank.config.events import WeighingConfig
 from nightrank.data.counts import Counts
 from nightrank.data.doubts import Doubt, doubts_of
 from nightrank.data.events import Events
-from nightrank.data.ids import encode
+from nightrank.data.grouping import chunks_of, occurrences
 from nightrank.data.interactions import Interactions, interactions_of
 from nightrank.errors import DataError
 
@@ -75,14 +73,14 @@ def report_of(
     events: Events, rules: WeighingConfig, *, split_kind: str, split_n: int, has_sweep: bool = False
 ) -> Report:
     """The report on a job's events; what `interactions_of` refuses is a problem in it. has_sweep: it splits twice."""
-    table = events.table
-    per_user, per_item = _occurrences(table, "user"), _occurrences(table, "item")
-    types = _by_type(table)
+    per_user = occurrences(events.users, len(events.user_ids))
+    per_item = occurrences(events.items, len(events.item_ids))
+    types = _by_type(events)
     found, reason = _trainable(events, rules)
     pairs_of_user = np.zeros(0, np.int64) if found is None else np.diff(found.user_items.indptr)
     held_out = int(np.count_nonzero(pairs_of_user > split_n))
-    duplicates = table.num_rows - table.group_by(table.column_names).aggregate([]).num_rows
-    first, last = _time_range(table)
+    duplicates = _n_duplicates(events)
+    first, last = _time_range(events)
     n_users, n_items = (0, 0) if found is None else found.user_items.shape
     n_pairs = int(pairs_of_user.sum())
     problems = (
@@ -99,7 +97,7 @@ def report_of(
         density=n_pairs / (n_users * n_items) if found is not None else 0.0,
         held_out_users=held_out,
         events_by_type=types,
-        event_weights=_quantiles(table["weight"].to_numpy(), _SPREAD),
+        event_weights=_quantiles(np.ones(1) if events.weights is None else events.weights, _SPREAD),
         pair_weights=None if found is None else _quantiles(found.user_items.data, _SPREAD),
         events_per_user=_quantiles(per_user, QUANTILES),
         events_per_item=_quantiles(per_item, QUANTILES),
@@ -146,18 +144,26 @@ def _problems(found: Interactions, *, split_kind: str, split_n: int, has_sweep: 
     return problems
 
 
-def _occurrences(table: pa.Table, column: str) -> NDArray[np.int64]:
-    ids, rows = encode(table[column])
-    return np.bincount(rows, minlength=len(ids)).astype(np.int64)
-
-
-def _by_type(table: pa.Table) -> dict[str, int] | None:
+def _by_type(events: Events) -> dict[str, int] | None:
     """Type to number of events, the most frequent first."""
-    if "type" not in table.column_names:
+    if events.types is None:
         return None
-    entries = pc.value_counts(table["type"]).to_pylist()
-    ordered = sorted(entries, key=lambda entry: (-entry["counts"], entry["values"]))
-    return {entry["values"]: entry["counts"] for entry in ordered}
+    counts = occurrences(events.types, len(events.type_names)).tolist()
+    return dict(sorted(zip(events.type_names, counts, strict=True), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _n_duplicates(events: Events) -> int:
+    """Events that are equal to an earlier one in every column."""
+    found = 0
+    for chunk in chunks_of(events):
+        columns = [chunk.users, chunk.items, chunk.times, chunk.weights]
+        columns += [] if events.types is None else [events.types[chunk.events]]
+        given = [column for column in columns if column is not None]
+        if events.types is not None:
+            order = np.lexsort(given[::-1])
+            given = [column[order] for column in given]
+        found += int(np.count_nonzero(np.all([column[1:] == column[:-1] for column in given], axis=0)))
+    return found
 
 
 def _quantiles(values: NDArray[Any], shares: Mapping[str, float]) -> dict[str, float]:
@@ -165,11 +171,10 @@ def _quantiles(values: NDArray[Any], shares: Mapping[str, float]) -> dict[str, f
     return {name: round(float(value), 6) for name, value in zip(shares, found, strict=True)}
 
 
-def _time_range(table: pa.Table) -> tuple[str | None, str | None]:
-    if "time" not in table.column_names:
+def _time_range(events: Events) -> tuple[str | None, str | None]:
+    if events.times is None:
         return None, None
-    ends = pc.min_max(table["time"])
-    return _iso(ends["min"].as_py()), _iso(ends["max"].as_py())
+    return _iso(int(events.times.min())), _iso(int(events.times.max()))
 
 
 def _iso(seconds: int) -> str:

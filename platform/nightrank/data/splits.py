@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from nightrank.data.grouping import occurrences
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 
@@ -64,22 +65,28 @@ def split(interactions: Interactions, *, kind: str, n: int, seed: int) -> Split:
 def _divide(interactions: Interactions, *, users: NDArray[np.int32], held_out: NDArray[np.bool_]) -> Split:
     train = interactions.subset(~held_out)
     matrix = interactions.user_items
-    user_rows = np.full(len(interactions.user_ids), -1, dtype=np.int64)
-    kept_users = np.unique(users[~held_out])
-    user_rows[kept_users] = np.arange(len(kept_users))
-    kept_items = np.unique(matrix.indices[~held_out])
-    item_rows = np.full(len(interactions.item_ids), -1, dtype=np.int64)
-    item_rows[kept_items] = np.arange(len(kept_items))
-    new_items = np.setdiff1d(matrix.indices[held_out], kept_items)
-    item_rows[new_items] = len(kept_items) + np.arange(len(new_items))
+    user_rows, n_users = _renumbered(users[~held_out], len(interactions.user_ids))
+    item_rows, n_items = _renumbered(matrix.indices[~held_out], len(interactions.item_ids))
+    is_new = (item_rows < 0) & (occurrences(matrix.indices[held_out], len(item_rows)) > 0)
+    n_new = int(np.count_nonzero(is_new))
+    item_rows[is_new] = n_items + np.arange(n_new)
     rows, columns = user_rows[users[held_out]], item_rows[matrix.indices[held_out]]
     known = rows >= 0
     truth = csr_matrix(
         (matrix.data[held_out][known], (rows[known], columns[known])),
-        shape=(len(kept_users), len(kept_items) + len(new_items)),
+        shape=(n_users, n_items + n_new),
     )
     truth.sort_indices()
-    return Split(train=train, truth=truth, n_unknown_users=len(np.unique(users[held_out][~known])))
+    n_unknown = int(np.count_nonzero(occurrences(users[held_out][~known], len(user_rows))))
+    return Split(train=train, truth=truth, n_unknown_users=n_unknown)
+
+
+def _renumbered(rows: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], int]:
+    """For each of n rows its place among those that occur, -1 for the others; and how many occur."""
+    occurring = np.flatnonzero(occurrences(rows, n))
+    places = np.full(n, -1, dtype=np.int64)
+    places[occurring] = np.arange(len(occurring))
+    return places, len(occurring)
 
 
 def _pair_hashes(interactions: Interactions, *, users: NDArray[np.int32], seed: int) -> NDArray[np.uint64]:

@@ -9,9 +9,8 @@ checks what is in it.
 from __future__ import annotations
 
 import difflib
-import glob
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,87 +18,68 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from nightrank.data.jsonlines import field_names, read_jsonl
+from nightrank.data.formats import file_format
+from nightrank.data.jsonlines import field_names, stream_jsonl
 from nightrank.errors import DataError
 
-SUPPORTED = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
-_FORMATS = "nightrank reads " + ", ".join(SUPPORTED)
-
-
-def find_files(path: str | Path, *, what: str) -> list[Path]:
-    """The files behind a file, folder or glob, sorted; `what` names them in messages ("events").
-
-    Files whose name starts with `.` or `_` are skipped, in folders and globs. Raises DataError where nothing
-    is found, a file has another format, two formats stand side by side, or a subfolder would be left out.
-    """
-    base = Path(path)
-    if base.is_file():
-        _one_format([base], what=what)
-        return [base]
-    found = (
-        list(base.iterdir())
-        if base.is_dir()
-        else [Path(name) for name in glob.glob(str(path), recursive=True)]
-    )
-    found = sorted(entry for entry in found if not entry.name.startswith((".", "_")))
-    if not found:
-        kind = (
-            "the folder holds no files" if base.is_dir() else "no file, folder or glob of that name has files"
-        )
-        raise DataError(f"{what}: found nothing at '{path}': {kind}; {_FORMATS}")
-    for entry in found:
-        if entry.is_dir():
-            raise DataError(
-                f"{what}: '{path}' holds the folder '{entry.name}', and subfolders are not read; "
-                f"name the files with a glob, such as '{base if base.is_dir() else entry}/*.parquet'"
-            )
-    _one_format(found, what=what)
-    return found
-
-
-def _one_format(files: Sequence[Path], *, what: str) -> None:
-    first: dict[str, Path] = {}
-    for file in files:
-        suffix = file_format(file)
-        if suffix is None:
-            raise DataError(f"{what}: '{file}' has a format that is not supported; {_FORMATS}")
-        first.setdefault(suffix, file)
-    if len(first) > 1:
-        names = " and ".join(f"'{file}'" for file in first.values())
-        raise DataError(
-            f"{what}: {names} have different formats; keep one format, or name the files with a glob"
-        )
-
-
-def is_csv(file: Path | str) -> bool:
-    """Do the columns arrive as text, their types to be found? Not for a table in memory (the word `table`)."""
-    return isinstance(file, Path) and file_format(file) in (".csv", ".csv.gz")
-
-
-def file_format(file: Path) -> str | None:
-    """The entry of SUPPORTED that the file's name ends with, in any case; None for none."""
-    return next((suffix for suffix in SUPPORTED if file.name.lower().endswith(suffix)), None)
+# Rows read at a time, 6 MB for three columns; with half of them 25M events took a third longer (benchmarks/load.py).
+BATCH_ROWS = 1 << 18
+_BUFFER_BYTES = 1 << 20
+_CSV_BLOCK_BYTES = 4 << 20  # the longest line too
 
 
 def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
-    """The named columns of one file, in that order; nothing else of the file is decoded.
+    """All of `read_batches` as one table; no rows, of no type, where it gives none."""
+    tables = list(read_batches(file, columns))
+    if not tables:
+        return pa.table({column: pa.array([], pa.string()) for column in columns})
+    return pa.concat_tables(tables, promote_options="permissive")
 
-    CSV columns come as strings, an empty field as "". A text file without a byte has no rows and no types.
-    Raises DataError naming the file where it cannot be read or a column is missing or occurs twice.
+
+def read_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The named columns of one file, in that order, in parts of BATCH_ROWS; nothing else of the file is decoded.
+
+    CSV columns come as strings, an empty field as "". A file without a row gives no part. In JSON lines a part may
+    be float64 where those before it were int64. Raises DataError naming the file where it cannot be read or a
+    column is missing or occurs twice; what was given before that says nothing about the rest.
     """
     if not file.is_file():
         raise DataError(f"{file}: there is no such file; check the path")
     names_of, read = _READERS[(file_format(file) or ".csv").removesuffix(".gz")]
     try:
         if _is_blank(file):
-            return pa.table({column: pa.array([], pa.string()) for column in columns})
+            return
         check_names(file, columns=columns, names=names_of(file, columns))
-        table = read(file, columns)
+        for table in _in_batches(read(file, columns)):
+            yield checked_texts(table, file=file)
     except UnicodeDecodeError as error:
         _broken(file, reason=f"it is not UTF-8 ({error.reason} at byte {error.start} of a column name)")
     except (pa.ArrowException, OSError, ValueError, zlib.error) as error:
         _broken(file, reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
-    return checked_texts(table, file=file)
+
+
+def table_batches(table: pa.Table) -> Iterator[pa.Table]:
+    """The same of a table in memory."""
+    for start in range(0, table.num_rows, BATCH_ROWS):
+        yield checked_texts(table.slice(start, BATCH_ROWS), file="table")
+
+
+def _in_batches(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in parts of BATCH_ROWS, but for the last and where the types change; none is empty."""
+    held: list[pa.Table] = []
+    n_rows = 0
+    for part in parts:
+        if held and held[0].schema != part.schema:
+            yield pa.concat_tables(held)
+            held, n_rows = [], 0
+        held.append(part)
+        n_rows += part.num_rows
+        while n_rows >= BATCH_ROWS:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, BATCH_ROWS)
+            held, n_rows = [whole.slice(BATCH_ROWS)], n_rows - BATCH_ROWS
+    if n_rows:
+        yield pa.concat_tables(held)
 
 
 def checked_texts(table: pa.Table, *, file: Path | str) -> pa.Table:
@@ -142,9 +122,11 @@ def _parquet_names(file: Path, _: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
-    with pq.ParquetFile(file) as parquet:  # pq.read_table would add columns from a path such as day=1/
-        return parquet.read(columns=list(columns)).select(list(columns))
+def _read_parquet(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    # Neither pre-buffered nor mapped: a file may be one row group, which then would be in memory as a whole.
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as parquet:
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(columns), use_threads=False):
+            yield pa.Table.from_batches([batch]).select(list(columns))
 
 
 # A quoted field may hold a line break, in a column that is not even read.
@@ -165,12 +147,17 @@ def _csv_names(file: Path, _: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_csv(file: Path, columns: Sequence[str]) -> pa.Table:
+def _read_csv(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     options = pacsv.ConvertOptions(
         include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string())
     )
-    with _open_text(file) as stream:
-        return pacsv.read_csv(stream, parse_options=_PARSE, convert_options=options)
+    blocks = pacsv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
+    with (
+        _open_text(file) as stream,
+        pacsv.open_csv(stream, read_options=blocks, parse_options=_PARSE, convert_options=options) as reader,
+    ):
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
 
 
 def _jsonl_names(file: Path, columns: Sequence[str]) -> list[str]:
@@ -178,12 +165,12 @@ def _jsonl_names(file: Path, columns: Sequence[str]) -> list[str]:
     return field_names(file, columns, is_gzip=_is_gzip(file)) or list(columns)
 
 
-def _read_jsonl(file: Path, columns: Sequence[str]) -> pa.Table:
-    return read_jsonl(file, columns, is_gzip=_is_gzip(file))
+def _read_jsonl(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    return stream_jsonl(file, columns, is_gzip=_is_gzip(file))
 
 
 _Names = Callable[[Path, Sequence[str]], list[str]]
-_Read = Callable[[Path, Sequence[str]], pa.Table]
+_Read = Callable[[Path, Sequence[str]], Iterator[pa.Table]]
 _READERS: dict[str, tuple[_Names, _Read]] = {
     ".parquet": (_parquet_names, _read_parquet),
     ".csv": (_csv_names, _read_csv),
@@ -209,27 +196,18 @@ def check_names(file: Path | str, *, columns: Sequence[str], names: list[str]) -
             )
 
 
-def concat(
-    parts: Sequence[tuple[Path | str, pa.Table]],
-    *,
-    files: Sequence[Path | str],
-    id_names: Mapping[str, str],
-    what: str,
-) -> pa.Table:
-    """All files' rows in order. id_names: our column to the caller's, for those whose types must agree.
+def refuse_no_rows(files: Sequence[Path | str], *, what: str) -> NoReturn:
+    """Raise DataError naming the files, none of which has a row."""
+    names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+    raise DataError(f"{what}: no rows in {len(files)} file(s): {names}; expected at least one row")
 
-    Raises DataError where there is no row at all, or ids are integers in one file and texts in another.
-    """
-    if not parts:
-        names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
-        raise DataError(f"{what}: no rows in {len(files)} file(s): {names}; expected at least one row")
-    first_file, first = parts[0]
-    for file, table in parts[1:]:
-        for column, name in id_names.items():
-            expected, found = first.schema.field(column).type, table.schema.field(column).type
-            if found != expected:
-                raise DataError(
-                    f"{what}: column '{name}' has {expected} ids in {first_file}, but {found} ids in {file}; "
-                    "all files must agree: write the ids the same way everywhere"
-                )
-    return pa.concat_tables([table for _, table in parts])
+
+def check_one_kind(kinds: Sequence[tuple[Path | str, str]], *, name: str, what: str) -> None:
+    """Raise DataError where the ids of column `name` are integers in one file and texts in another."""
+    for file, found in kinds:
+        first_file, expected = kinds[0]
+        if found != expected:
+            raise DataError(
+                f"{what}: column '{name}' has {expected} ids in {first_file}, but {found} ids in {file}; "
+                "all files must agree: write the ids the same way everywhere"
+            )

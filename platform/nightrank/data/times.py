@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,87 +18,126 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightrank.data import columns
-from nightrank.data.tables import is_csv
+from nightrank.data.columns import Place
+from nightrank.data.formats import is_csv
 from nightrank.errors import DataError
 
 MAX_S = 1e11  # the year 5138; as milliseconds, the year 1973
 _MAX_MS = MAX_S * 1_000
+_MAX_NS_S = 2**63 // 10**9  # nanoseconds reach from 1677 to 2262 only
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_NUMBERS = pa.float64()
+# Microseconds reach every year: nanoseconds are tried after them.
+_STAMPS = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
 
 
-class Times(NamedTuple):
-    """seconds: int64 UTC, fractions dropped (downwards). form: seconds, milliseconds or datetimes, as found."""
+class TimeColumn:
+    """The times of one file, part by part: what the first part is, every other has to be.
 
-    seconds: pa.ChunkedArray
-    form: str
-
-
-def time_column(column: pa.ChunkedArray, *, file: Path | str, name: str) -> Times:
-    """One column's times; a timestamp without a zone is UTC. `file` is a path, or `table` for one in memory.
-
-    Raises DataError on what is missing, no time, a mixture of seconds and milliseconds, or finer than those.
+    form: seconds, milliseconds or datetimes, as found; None before the first part.
     """
-    cure = "give the row a time, or take it out, or leave the time column out of the job file"
-    columns.refuse_nulls(column, file=file, name=name, cure=cure)
-    raw = column
-    if columns.is_text(column.type):
-        column = _parsed(column.cast(pa.string()), file=file, name=name)
-    kind = column.type
-    if pa.types.is_date(kind):
-        column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
-    if pa.types.is_timestamp(kind):
-        return Times(
-            pa.chunked_array([column.cast(pa.int64()).to_numpy() // _PER_SECOND[kind.unit]]), "datetimes"
+
+    def __init__(self) -> None:
+        self.form: str | None = None
+        self._types: Sequence[pa.DataType] = []  # those that can still read all texts of the column
+        self._first: dict[str, tuple[str, int]] = {}  # form of numbers to the first value in it and its row
+
+    def seconds(self, column: pa.ChunkedArray, *, at: Place) -> NDArray[np.int64]:
+        """The part's times, int64 UTC, fractions dropped (downwards); a timestamp without a zone is UTC.
+
+        Raises DataError on what is missing, no time, a mixture of seconds and milliseconds, or finer than those.
+        """
+        cure = "give the row a time, or take it out, or leave the time column out of the job file"
+        columns.refuse_nulls(column, at=at, cure=cure)
+        values = self._parsed(column, at=at) if columns.is_text(column.type) else column
+        kind = values.type
+        if pa.types.is_date(kind):
+            values, kind = values.cast(pa.timestamp("ms")), pa.timestamp("ms")
+        if pa.types.is_timestamp(kind):
+            self.form = "datetimes"
+            found: NDArray[np.int64] = values.cast(pa.int64()).to_numpy() // _PER_SECOND[kind.unit]
+            self._settle_unit(found, kind)
+            return found
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise DataError(
+                f"{at} holds times of type {kind}; times are seconds or milliseconds since 1970 (UTC), timestamps, "
+                "or ISO 8601 texts: cast the column where it is written"
+            )
+        return self._from_numbers(values.to_numpy(), column, at=at)
+
+    def _from_numbers(self, values: NDArray[Any], raw: pa.ChunkedArray, *, at: Place) -> NDArray[np.int64]:
+        size = np.abs(values.astype(np.float64))
+        columns.refuse(
+            raw,
+            pa.array(~(size <= _MAX_MS)),  # NaN is wrong too
+            at=at,
+            again=lambda later, there: pa.array(~(self._sizes(later, there) <= _MAX_MS)),
+            say="has the time {value} in row {row} ({count} such rows); times are seconds or milliseconds since 1970 "
+            "(UTC), and larger values look like micro- or nanoseconds: divide them by 1,000 or 1,000,000 where the "
+            "column is written",
         )
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        is_ms = size > MAX_S
+        for form, mask in (("seconds", ~is_ms), ("milliseconds", is_ms)):
+            if form not in self._first and mask.any():
+                row = int(np.argmax(mask))
+                self._first[form] = (str(raw[row]), at.row + row)
+        if len(self._first) > 1:
+            self._refuse_mixture(is_ms, at=at)
+        (self.form,) = self._first
+        if self.form == "seconds":
+            found: NDArray[np.int64] = np.floor(values).astype(np.int64)
+        else:
+            found = np.floor_divide(values, 1_000).astype(np.int64)
+        return found
+
+    def _refuse_mixture(self, is_ms: NDArray[np.bool_], *, at: Place) -> None:
+        count = int(is_ms.sum()) + (at.row if self.form == "milliseconds" else 0)  # all rows before were
+        count += sum(int((self._sizes(later, there) > MAX_S).sum()) for there, later in at.rest())
+        (value, row), (other, other_row) = self._first["milliseconds"], self._first["seconds"]
         raise DataError(
-            f"{file}: column '{name}' holds times of type {kind}; times are seconds or milliseconds since 1970 "
-            "(UTC), timestamps, or ISO 8601 texts: cast the column where it is written"
+            f"{at} has the time {value} in row {row} ({count} such rows), which looks like milliseconds, and "
+            f"{other} in row {other_row}, which looks like seconds; one unit for the whole column: write all of them "
+            "in seconds, or all in milliseconds"
         )
-    return _from_numbers(column.to_numpy(), raw, file=file, name=name)
 
+    def _sizes(self, column: pa.ChunkedArray, at: Place) -> NDArray[np.float64]:
+        """Magnitudes of a later part of a column of numbers, to count what is wrong there; 0 for no value."""
+        values = self._parsed(column, at=at) if columns.is_text(column.type) else column
+        sizes: NDArray[np.float64] = np.abs(pc.fill_null(values, 0).to_numpy().astype(np.float64))
+        return sizes
 
-def _from_numbers(values: NDArray[Any], raw: pa.ChunkedArray, *, file: Path | str, name: str) -> Times:
-    size = np.abs(values.astype(np.float64))
-    wrong = ~(size <= _MAX_MS)  # NaN is wrong too
-    if wrong.any():
-        row = int(np.argmax(wrong))
+    def _parsed(self, column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
+        """Text as timestamps, in CSV also as float64: the first form that reads every row so far."""
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        furthest = 0
+        # Where numbers have a type of their own, texts are ISO.
+        for form in self._types or ([_NUMBERS, *_STAMPS] if is_csv(at.file) else _STAMPS):
+            convert = partial(pa.ChunkedArray.cast, target_type=form)
+            try:
+                values = convert(column)
+            except pa.ArrowInvalid:
+                furthest = max(furthest, columns.first_failing(column, convert=convert))
+                continue
+            if not self._types:
+                self._types = [kind for kind in (_NUMBERS, *_STAMPS) if _is_alike(kind, form)]
+            return values
         raise DataError(
-            f"{file}: column '{name}' has the time {raw[row]} in row {row} ({wrong.sum()} such rows); "
-            "times are seconds or milliseconds since 1970 (UTC), and larger values look like micro- or "
-            "nanoseconds: divide them by 1,000 or 1,000,000 where the column is written"
+            f"{at} has '{column[furthest]}' in row {at.row + furthest}, which is no time; "
+            "times are seconds or milliseconds since 1970 (UTC), or ISO 8601 such as 2026-01-31 23:59:00, and all "
+            "rows of a column take the same form: correct the row, or take it out"
         )
-    is_ms = size > MAX_S
-    if not is_ms.any():
-        return Times(pa.chunked_array([np.floor(values).astype(np.int64)]), "seconds")
-    if not is_ms.all():
-        row, other = int(np.argmax(is_ms)), int(np.argmin(is_ms))
-        raise DataError(
-            f"{file}: column '{name}' has the time {raw[row]} in row {row} ({is_ms.sum()} such rows), which "
-            f"looks like milliseconds, and {raw[other]} in row {other}, which looks like seconds; one unit "
-            "for the whole column: write all of them in seconds, or all in milliseconds"
-        )
-    return Times(pa.chunked_array([np.floor_divide(values, 1_000).astype(np.int64)]), "milliseconds")
+
+    def _settle_unit(self, seconds: NDArray[np.int64], kind: pa.DataType) -> None:
+        """Once texts needed nanoseconds, or years beyond them, the other unit cannot read the whole column."""
+        if kind.unit == "ns" or (seconds.size and np.abs(seconds).max() >= _MAX_NS_S):
+            self._types = [form for form in self._types if form == kind]
 
 
-def _parsed(column: pa.ChunkedArray, *, file: Path | str, name: str) -> pa.ChunkedArray:
-    """Text as timestamps, in CSV also as float64: the one form that reads every row."""
-    column = pc.utf8_trim_whitespace(column)
-    furthest = 0
-    numbers = [pa.float64()] if is_csv(file) else []  # where numbers have a type of their own, texts are ISO
-    # Microseconds reach every year, nanoseconds only 1677 to 2262: they are tried last.
-    stamps = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
-    for form in (*numbers, *stamps):
-        convert = partial(pa.ChunkedArray.cast, target_type=form)
-        try:
-            return convert(column)
-        except pa.ArrowInvalid:
-            furthest = max(furthest, columns.first_failing(column, convert=convert))
-    raise DataError(
-        f"{file}: column '{name}' has '{column[furthest]}' in row {furthest}, which is no time; "
-        "times are seconds or milliseconds since 1970 (UTC), or ISO 8601 such as 2026-01-31 23:59:00, and all "
-        "rows of a column take the same form: correct the row, or take it out"
-    )
+def _is_alike(kind: pa.DataType, form: pa.DataType) -> bool:
+    """Both numbers, or both timestamps with a zone, or both without; a column never mixes them."""
+    if pa.types.is_timestamp(kind) and pa.types.is_timestamp(form):
+        return bool(kind.tz == form.tz)
+    return bool(kind == form)
 
 
 def check_one_unit(forms: Sequence[tuple[Path | str, str]], *, name: str) -> None:
