@@ -174,6 +174,16 @@ def test_csv_texts_that_do_not_fit_name_their_row(
     assert message in refusal(file)
 
 
+@pytest.mark.parametrize("n_rows", [7, 1_000])
+def test_what_stops_the_count_names_its_own_row(
+    tmp_path: Path, tiny: Callable[[int], None], n_rows: int
+) -> None:
+    """Protects the row of a text that is no number, met far behind a negative weight while those are counted."""
+    file = written(tmp_path, ".csv", rows(w={3: -1, 33: "four"}))
+    tiny(n_rows)
+    assert "'w' has 'four' in row 33, which is no number" in refusal(file)
+
+
 # What is decided for a whole file
 
 

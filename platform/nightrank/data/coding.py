@@ -2,8 +2,8 @@
 
 Each batch is encoded by itself (its distinct ids, and a code for each row). Now and then the distinct ids of the
 batches since are merged into those known, and the batches' codes are rewritten in place; at the end the distinct ids
-are sorted once. No step loops over ids or events in Python. Memory: 4 bytes an event, and the distinct ids about five
-times at most, since those in waiting never are more than _WAITING times those known.
+are sorted once. No step loops over ids or events in Python. Memory: 4 bytes an event, and at a merge about 70 for
+each distinct integer and 270 for each distinct text (measured with 5M of them).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from nightrank.data.formats import file_format
 from nightrank.data.jsonlines import field_names, stream_jsonl
 from nightrank.errors import DataError
 
-# Rows read at a time, 6 MB for three columns; with half of them 25M events took a third longer (benchmarks/load.py).
+# Rows read at a time, 6 MB for three columns; with half as many, reading 25M events took a third longer.
 BATCH_ROWS = 1 << 18
 _BUFFER_BYTES = 1 << 20
 _CSV_BLOCK_BYTES = 4 << 20  # the longest line too
