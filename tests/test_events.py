@@ -12,8 +12,9 @@ import pytest
 
 from eventfiles import csv, decoded, events, parquet, read
 from nightrank.data.events import event_files, read_events
+from nightrank.data.interactions import from_events
 from nightrank.data.items import read_items
-from nightrank.data.weighing import weighted
+from nightrank.data.weighing import decay, weighted
 
 NAMES: dict[str, Any] = {"user": "u", "item": "i", "weight": "w", "time": "t", "type": "e"}
 
@@ -166,31 +167,33 @@ def test_csv_times_are_seconds_utc(tmp_path: Path, text: str, expected: int) -> 
 # Types and weighting
 
 
-def test_weighted_is_weight_times_type_weight_times_decay() -> None:
+def test_events_count_weight_times_type_weight_times_decay() -> None:
     """Protects the rule of the contract, by hand: ages 2, 1 and 0 half-lives of one day."""
     table = events(time=[0, 86_400, 172_800], type=["a", "b", "a"])
-    result = decoded(weighted(table, type_weights={"a": 3, "b": 0.5}, half_life_days=1))
-    assert result["weight"].to_pylist() == [1 * 3 / 4, 2 * 0.5 / 2, 4 * 3.0]
+    typed = weighted(table, type_weights={"a": 3, "b": 0.5})
+    found = from_events(typed, combine="sum", half_life_days=1)
+    assert found.user_items.data.tolist() == [1 * 3 / 4, 2 * 0.5 / 2, 4 * 3.0]
+    result = decoded(typed)
+    assert result["weight"].to_pylist() == [1 * 3.0, 2 * 0.5, 4 * 3.0]
     assert result.drop_columns("weight").equals(decoded(table).drop_columns("weight"))
 
 
 def test_weighted_without_settings_changes_nothing() -> None:
-    """Protects plain ratings: no types, no decay, the same table."""
-    result = decoded(weighted(events(), type_weights=None, half_life_days=None))
+    """Protects plain ratings: no types, the same table."""
+    result = decoded(weighted(events(), type_weights=None))
     assert result.equals(decoded(events()))
 
 
 def test_type_weight_of_zero_keeps_the_row() -> None:
     """Protects counts: a type that says nothing has weight 0, it does not go away."""
-    result = weighted(events(type=["a", "b", "a"]), type_weights={"a": 0, "b": 1}, half_life_days=None)
+    result = weighted(events(type=["a", "b", "a"]), type_weights={"a": 0, "b": 1})
     assert decoded(result)["weight"].to_pylist() == [0.0, 2.0, 0.0]
 
 
 def test_decay_counts_back_from_latest_and_never_raises_a_weight() -> None:
-    """Protects held-out events newer than the last train event from growing beyond their weight."""
-    table = events(time=[0, 86_400, 864_000])
-    result = weighted(table, type_weights=None, half_life_days=1, latest=86_400)
-    assert decoded(result)["weight"].to_pylist() == [0.5, 2.0, 4.0]
+    """Protects the events of a dropped pair, newer than the latest that is left, from growing beyond their weight."""
+    times = np.array([0, 86_400, 864_000])
+    assert decay(times, latest=86_400, half_life_days=1).tolist() == [0.5, 1.0, 1.0]
 
 
 # Items

@@ -12,7 +12,6 @@ import pytest
 from eventfiles import coded
 from nightrank.data.events import Events
 from nightrank.data.interactions import Interactions, from_events
-from nightrank.data.weighing import weighted
 from nightrank.errors import DataError
 
 DAY_S = 86_400
@@ -224,8 +223,7 @@ def test_decay_is_counted_back_from_the_latest_pair_left() -> None:
     events = table(
         [("a", "x", 8.0, 0), ("a", "y", 8.0, 10 * DAY_S), ("b", "x", 8.0, 30 * DAY_S)],
     )
-    decayed = weighted(events, type_weights=None, half_life_days=10.0)
-    whole = from_events(decayed, combine="sum", half_life_days=10.0)
+    whole = from_events(events, combine="sum", half_life_days=10.0)
     assert cells(whole) == {
         ("a", "x"): 8.0 * 0.5 ** (30 / 10),
         ("a", "y"): 8.0 * 0.5 ** (20 / 10),
@@ -239,6 +237,60 @@ def test_decay_is_counted_back_from_the_latest_pair_left() -> None:
 
 
 @pytest.mark.parametrize("combine", ["sum", "max", "last"])
+@pytest.mark.parametrize("far", [30, 30_000])
+@pytest.mark.parametrize("gone", ["zero", "rare user", "rare item"])
+def test_what_is_dropped_does_not_age_what_is_left(gone: str, far: int, combine: str) -> None:
+    """Protects the promise of half_life_days: rare ids and zero pairs, days or a century ahead, change no bit."""
+    left = [(u, i, w, t * DAY_S) for u, i, w, t in random_events(8, n=200) if w > 0]
+    dropped: dict[str, Event] = {
+        "zero": (0, 99, 0.0, far * DAY_S),
+        "rare user": (99, 0, 1.0, far * DAY_S),
+        "rare item": (0, 99, 1.0, far * DAY_S),
+    }
+    rules: dict[str, Any] = {
+        "columns": {"user": "u", "item": "i", "weight": "w", "time": "t"},
+        "combine": combine,
+        "half_life_days": 2,
+        "min_events": (2, 1) if gone == "rare user" else (1, 2) if gone == "rare item" else (1, 1),
+    }
+
+    def read(rows: list[Event]) -> Interactions:
+        return Interactions.from_arrow(
+            pa.table(dict(zip("uiwt", map(list, zip(*rows, strict=True)), strict=True))), **rules
+        )
+
+    alone, whole = read(left), read([dropped[gone], *left])
+    assert_same_bits(replace(whole, n_zero_pairs=0), alone)
+    assert whole.counts != alone.counts
+    rng = np.random.default_rng(8)
+    shuffled = [[dropped[gone], *left][row] for row in rng.permutation(len(left) + 1)]
+    assert_same_bits(read(shuffled), whole)
+    newest = whole.times == np.max(whole.times)  # in full, and no event weighs less than an eighth
+    assert (whole.user_items.data[newest] >= 1 / 8).all()
+
+
+def test_a_last_event_of_zero_takes_its_pair_and_its_time_along() -> None:
+    """Protects decay under `last`: the newest event that counts may belong to a pair that is dropped."""
+    events: list[Event] = [
+        ("a", "x", 8.0, 0),
+        ("b", "x", 4.0, 10 * DAY_S),
+        ("b", "y", 4.0, 20 * DAY_S),
+        ("b", "y", 0.0, 30 * DAY_S),
+    ]
+    found = from_events(table(events), combine="last", half_life_days=10)
+    assert cells(found) == {("a", "x"): 8.0 / 2, ("b", "x"): 4.0}
+    summed = from_events(table(events), combine="sum", half_life_days=10)
+    assert cells(summed) == {("a", "x"): 8.0 / 8, ("b", "x"): 4.0 / 4, ("b", "y"): 4.0 / 2}
+
+
+@pytest.mark.parametrize("weight", [1e39, 1e308])
+def test_a_weight_beyond_float32_is_refused_without_a_warning(weight: float) -> None:
+    """Protects the one line of the message from numpy's own above it, also where the sum is beyond float64."""
+    with pytest.raises(DataError, match=r"combined weight of .*, beyond float32"):
+        from_events(table([("a", "x", weight, 1), ("a", "x", weight, 2)]), combine="sum")
+
+
+@pytest.mark.parametrize("combine", ["sum", "max", "last"])
 def test_decay_of_a_subset_equals_decay_of_its_events(combine: str) -> None:
     """Protects the split from leaking test times: train's weights are as if test's events never were."""
     events = random_events(7, n=300)
@@ -246,8 +298,7 @@ def test_decay_of_a_subset_equals_decay_of_its_events(combine: str) -> None:
     events += [(0, 0, 1.0, 9 * DAY_S)]  # the newest event of all, and only in test
 
     def read(rows: list[Event]) -> Interactions:
-        decayed = weighted(table(rows), type_weights=None, half_life_days=3.0)
-        return from_events(decayed, combine=combine, half_life_days=3.0)
+        return from_events(table(rows), combine=combine, half_life_days=3.0)
 
     whole = read(events)
     kept = [pair != (0, 0) for pair in cells(whole)]

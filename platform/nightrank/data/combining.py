@@ -1,4 +1,4 @@
-"""Repeated pairs of user and item, combined to one weight: by sum, max, or the last.
+"""Repeated pairs of user and item, combined to one weight: by sum, max, or the last, decayed by age.
 
 Within a pair, events run by time and then weight whatever order they came in, so the same events give the same bits.
 """
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nightrank.data.events import Events
 from nightrank.data.grouping import Chunk, chunks_of
 from nightrank.data.growing import Growing
+from nightrank.data.weighing import decay
 from nightrank.errors import DataError
 
 
@@ -21,7 +22,7 @@ class Pairs:
     """Pairs with a weight above 0, by user row, then item row.
 
     indptr: int64 (n_users + 1,). items: int32. weights: float32. times: int64 of each pair's latest event, or None.
-    n_zero: pairs that combined to 0, left out. latest: the latest time of all pairs, those included; None without.
+    n_zero: pairs that combined to 0, left out.
     """
 
     indptr: NDArray[np.int64]
@@ -29,26 +30,24 @@ class Pairs:
     weights: NDArray[np.float32]
     times: NDArray[np.int64] | None
     n_zero: int
-    latest: int | None
 
 
-def combined(events: Events, *, how: str) -> Pairs:
-    """The pairs of weighted events. Raises DataError where `last` has no times, or where nothing is left.
+def combined(events: Events, *, how: str, half_life_days: float | None = None) -> Pairs:
+    """The pairs of weighted events; where half_life_days is given, decayed by age, counted back from the latest pair.
 
+    Raises DataError where `last` or decay has no times, on a weight beyond float32, or where nothing is left.
     Cost: linear in events. Memory beside the events: 4 bytes for each, the pairs, and a chunk of users (`grouping`).
     """
-    if how == "last" and events.times is None:
-        raise DataError(
-            "events.combine is last, but the events have no time column; name it in events.columns.time, "
-            "or combine by sum or max"
-        )
+    if events.times is None:
+        _refuse_without_times(how=how, half_life_days=half_life_days)
+    latest = None if half_life_days is None else _latest_left(events, how=how)
     indptr = np.zeros(len(events.user_ids) + 1, dtype=np.int64)
     items, weights = Growing(np.int32), Growing(np.float32)
     times = None if events.times is None else Growing(np.int64)
     n_zero = 0
     for chunk in chunks_of(events):
         lasts = np.r_[chunk.starts[1:], len(chunk.items)] - 1
-        found = _combine(chunk, lasts=lasts, how=how)
+        found = _combine(_decayed(chunk, half_life_days, latest=latest), chunk.starts, lasts=lasts, how=how)
         kept = found > 0
         n_zero += len(kept) - int(np.count_nonzero(kept))
         starts, lasts = chunk.starts[kept], lasts[kept]
@@ -68,19 +67,53 @@ def combined(events: Events, *, how: str) -> Pairs:
         weights=weights.finish(),
         times=None if times is None else times.finish(),
         n_zero=n_zero,
-        latest=None if events.times is None else int(events.times.max()),
     )
 
 
-def _combine(chunk: Chunk, *, lasts: NDArray[np.intp], how: str) -> NDArray[np.float32]:
+def _refuse_without_times(*, how: str, half_life_days: float | None) -> None:
+    if how == "last":
+        raise DataError(
+            "events.combine is last, but the events have no time column; name it in events.columns.time, "
+            "or combine by sum or max"
+        )
+    if half_life_days is not None:
+        raise DataError(
+            "events.half_life_days is set, but the events have no time column; "
+            "name it in events.columns.time, or take half_life_days out"
+        )
+
+
+def _latest_left(events: Events, *, how: str) -> int | None:
+    """The time of the latest pair that does not combine to 0; that pair weighs in full, so decay cannot change it."""
+    if events.times is None:
+        return None
+    newest = int(events.times.max())
+    least = np.finfo(np.float32).smallest_subnormal
+    # An event that counts, and is the newest of all, keeps its pair; only without one pairs combine twice.
+    if events.weights is None or (events.weights[events.times == newest] >= least).any():
+        return newest
+    left = combined(events, how=how).times
+    return None if left is None else int(left.max())
+
+
+def _decayed(chunk: Chunk, half_life_days: float | None, *, latest: int | None) -> NDArray[np.float64]:
+    """The weights of the chunk's events, by their age where there is a half-life."""
     weights = np.ones(len(chunk.items)) if chunk.weights is None else chunk.weights
-    if how == "sum":
-        found = np.add.reduceat(weights, chunk.starts)
-    elif how == "max":
-        found = np.maximum.reduceat(weights, chunk.starts)
-    else:
-        found = weights[lasts]
-    with np.errstate(over="ignore"):
+    if half_life_days is None or latest is None or chunk.times is None:
+        return weights
+    return weights * decay(chunk.times, latest=latest, half_life_days=half_life_days)
+
+
+def _combine(
+    weights: NDArray[np.float64], starts: NDArray[np.intp], *, lasts: NDArray[np.intp], how: str
+) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # refused below
+        if how == "sum":
+            found = np.add.reduceat(weights, starts)
+        elif how == "max":
+            found = np.maximum.reduceat(weights, starts)
+        else:
+            found = weights[lasts]
         result: NDArray[np.float32] = found.astype(np.float32)
     if not np.isfinite(result).all():
         raise DataError(

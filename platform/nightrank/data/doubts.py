@@ -133,5 +133,9 @@ def _of_times(events: Events, rules: WeighingConfig) -> Iterator[Doubt]:
         )
     n_future = events.counts.future_times
     if n_future > 0:
-        decay = "; decay counts back from the latest of them" if rules.half_life_days is not None else ""
+        decay = (
+            "; decay counts back from the latest of them that is left"
+            if rules.half_life_days is not None
+            else ""
+        )
         yield Doubt("future_times", f"{n_future} events lie more than a day in the future{decay}")

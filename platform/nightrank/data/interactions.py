@@ -2,7 +2,8 @@
 
 The rules (docs/data.md): an event counts weight x type weight x decay; repeated pairs then combine by sum, max
 or last. Sums run in one order whatever the order of the events, so the same events always give the same bits.
-A pair whose combined weight is zero says nothing and is dropped, with a count.
+A pair whose combined weight is zero says nothing and is dropped, with a count. Decay is counted back from the latest
+pair that is left: behind rare users and items, zero pairs, and what a split holds out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Interactions:
 
     user_items: CSR float32, n_users x n_items, sorted column indices, finite weights > 0.
     times: int64 UTC seconds of each pair's latest event, in the order of user_items.data; None without times.
-    half_life_days: the decay that is in the weights, counted back from the latest of `times`; None for none.
+    half_life_days: the decay in the weights, always counted back from the latest of `times`; None for none.
     n_zero_pairs: pairs dropped because their weights combined to zero.
     counts: what was read and dropped on the way here; all 0 where the events came from elsewhere.
     """
@@ -118,7 +119,7 @@ class Interactions:
 
 def interactions_of(events: Events, rules: WeighingConfig) -> Interactions:
     """Weigh and combine events by a job's rules, counting what does not count."""
-    events = weighted(events, type_weights=rules.type_weights or None, half_life_days=rules.half_life_days)
+    events = weighted(events, type_weights=rules.type_weights or None)
     events = without_rare(events, per_user=rules.min_events_per_user, per_item=rules.min_events_per_item)
     return from_events(events, combine=rules.combine, half_life_days=rules.half_life_days)
 
@@ -126,10 +127,11 @@ def interactions_of(events: Events, rules: WeighingConfig) -> Interactions:
 def from_events(events: Events, *, combine: str, half_life_days: float | None = None) -> Interactions:
     """Combine weighted events to Interactions, with only the users and items that have a pair.
 
-    Raises DataError where `last` has no times to go by, or where nothing is left.
+    half_life_days: decay, counted back from the latest of those pairs.
+    Raises DataError where `last` or decay has no times to go by, or where nothing is left.
     """
-    pairs = combined(events, how=combine)
-    found = _with_occurring(
+    pairs = combined(events, how=combine, half_life_days=half_life_days)
+    return _with_occurring(
         Interactions(
             user_ids=events.user_ids,
             item_ids=events.item_ids,
@@ -140,9 +142,6 @@ def from_events(events: Events, *, combine: str, half_life_days: float | None = 
             counts=replace(events.counts, zero_pairs=pairs.n_zero),
         )
     )
-    if found.times is not None and pairs.latest is not None:
-        _count_from_latest(found, was=pairs.latest)
-    return found
 
 
 def _count_from_latest(interactions: Interactions, *, was: int) -> None:

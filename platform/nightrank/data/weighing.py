@@ -1,4 +1,7 @@
-"""What an event counts: its weight x the weight of its type x decay by age (docs/data.md)."""
+"""What an event counts: its weight x the weight of its type, and what of that is left at its age (docs/data.md).
+
+Decay comes last, while pairs combine (`combining`): it is counted back from the latest pair that is left.
+"""
 
 from __future__ import annotations
 
@@ -15,46 +18,22 @@ from nightrank.errors import DataError
 _CHUNK = 1 << 18  # events whose temporary arrays are alive at a time
 
 
-def weighted(
-    events: Events,
-    *,
-    type_weights: Mapping[str, float] | None,
-    half_life_days: float | None,
-    latest: int | None = None,
-) -> Events:
-    """The same events with weight x type weight x 0.5 ** ((latest - time) / half life).
+def decay(times: NDArray[np.int64], *, latest: int, half_life_days: float) -> NDArray[np.float64]:
+    """0.5 ** ((latest - time) / half life) for each time (seconds UTC); 1 for a time behind `latest`."""
+    age_s = np.maximum(latest - times, 0)
+    factors: NDArray[np.float64] = 0.5 ** (age_s / (half_life_days * DAY_S))
+    return factors
 
-    `latest` (seconds UTC) defaults to the newest event; an event newer than `latest` counts in full. A type
-    weight of 0 drops no event: its weight becomes 0. The settings are trusted, the job file has checked them.
-    Raises DataError on a type without a weight, or where the column that a setting needs is not there.
+
+def weighted(events: Events, *, type_weights: Mapping[str, float] | None) -> Events:
+    """The same events with weight x type weight; None changes nothing.
+
+    A type weight of 0 drops no event: its weight becomes 0. The settings are trusted, the job file has checked
+    them. Raises DataError on a type without a weight, or where there is no type column.
     """
-    if type_weights is None and half_life_days is None:
+    if type_weights is None:
         return events
     weights = np.ones(len(events)) if events.weights is None else events.weights.copy()
-    if type_weights is not None:
-        _by_type(events, type_weights, weights=weights)
-    if half_life_days is not None:
-        _by_age(events, half_life_days, latest=latest, weights=weights)
-    return replace(events, weights=weights)
-
-
-def _by_age(
-    events: Events, half_life_days: float, *, latest: int | None, weights: NDArray[np.float64]
-) -> None:
-    """Multiply the weights by the decay, in place."""
-    if events.times is None:
-        raise DataError(
-            "events.half_life_days is set, but the events have no time column; "
-            "name it in events.columns.time, or take half_life_days out"
-        )
-    newest = int(events.times.max()) if latest is None else latest
-    for start in range(0, len(events), _CHUNK):
-        age_s = np.maximum(newest - events.times[start : start + _CHUNK], 0)
-        weights[start : start + _CHUNK] *= 0.5 ** (age_s / (half_life_days * DAY_S))
-
-
-def _by_type(events: Events, type_weights: Mapping[str, float], *, weights: NDArray[np.float64]) -> None:
-    """Multiply the weights by those of the types, in place."""
     if events.types is None:
         raise DataError(
             "events.type_weights is set, but the events have no type column; "
@@ -64,6 +43,7 @@ def _by_type(events: Events, type_weights: Mapping[str, float], *, weights: NDAr
     factors = np.array([type_weights.get(name, 0.0) for name in events.type_names], dtype=np.float64)
     for start in range(0, len(events), _CHUNK):
         weights[start : start + _CHUNK] *= factors[events.types[start : start + _CHUNK]]
+    return replace(events, weights=weights)
 
 
 def _refuse_unknown(events: Events, types: NDArray[np.int32], *, type_weights: Mapping[str, float]) -> None:
