@@ -1,4 +1,7 @@
-"""Batches: what a file holds, and what is said of it, never depends on where a batch ends."""
+"""Batches: what a file holds, and what is said of a fault in it, never depends on where a batch ends.
+
+Of several faults in different columns of one file, any may be the one that is named.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eventfiles import decoded
-from nightrank.data import jsonlines, tables
+from nightrank.data import csvlines, jsonlines, tables
 from nightrank.data.events import Events, read_events, table_events
 from nightrank.errors import DataError
 
@@ -61,7 +64,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def make(n_rows: int) -> None:
         monkeypatch.setattr(tables, "BATCH_ROWS", n_rows)
-        monkeypatch.setattr(tables, "_CSV_BLOCK_BYTES", 64)
+        monkeypatch.setattr(csvlines, "BLOCK_BYTES", 64)
         monkeypatch.setattr(jsonlines, "_BLOCK_BYTES", 100)
 
     return make

@@ -21,7 +21,7 @@ from nightrank.data.grouping import CHUNK_EVENTS
 from nightrank.data.movielens import URL
 from nightrank.data.report import Report
 from nightrank.data.tables import BATCH_ROWS
-from nightrank.data.weighing import weighted
+from nightrank.data.weighing import decay, weighted
 from pages import DATA, ROOT, Row, blocks, column, rows_of, section, written
 
 
@@ -37,10 +37,14 @@ def test_what_each_event_counts_is_recomputed(example: Path) -> None:
     job = load_job(example)
     roles = job.events.columns.model_dump()
     events = read_events([Path(str(job.events.path))], **roles)
-    events = weighted(events, type_weights=job.events.type_weights, half_life_days=job.events.half_life_days)
+    events = weighted(events, type_weights=job.events.type_weights)
+    assert events.times is not None
+    assert job.events.half_life_days is not None
+    left = decay(events.times, latest=int(events.times.max()), half_life_days=job.events.half_life_days)
     said = rows_of(DATA, "user", "item", "weight")
     assert [(row["user"], int(row["item"]), float(row["counts"])) for row in said] == [
-        (row["user"], row["item"], row["weight"]) for row in decoded(events).to_pylist()
+        (row["user"], row["item"], row["weight"] * share)
+        for row, share in zip(decoded(events).to_pylist(), left.tolist(), strict=True)
     ]
     for row in said:
         product = float(row["weight"]) * float(row["type weight"]) * float(row["decay"])
@@ -133,5 +137,10 @@ def test_the_section_on_size_says_what_the_benchmark_measures() -> None:
     multiple = re.search(r"less than (\d+) times the CSR matrix", page)
     assert multiple is not None
     assert float(plain[-1]["peak / CSR"]) < int(multiple[1])
+    assert [row["files"] for row in others] == [name for name, _, _ in bench["OTHERS"]]
+    shop = re.search(r"a shop's job .* less than (\d+) times", page)
+    assert shop is not None
+    assert all(float(row["peak / CSR"]) < int(shop[1]) for row in others if "shop" in row["files"])
+    assert f"half-life of {bench['SHOP']['half_life_days']} days" in page
     assert f"in parts of {BATCH_ROWS:,} rows" in page
     assert f"more than {CHUNK_EVENTS:,} events" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eventfiles import PLAIN, decoded
+from nightrank.data import jsonlines
 from nightrank.data.events import event_files, read_events, table_events
 from nightrank.data.interactions import Interactions
 from nightrank.data.items import read_items
@@ -72,7 +74,12 @@ def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
         ([{"u": ["a"], "i": 1}], "'u' holds ids of type list"),
         ([{"u": True, "i": 1}], "'u' holds ids of type bool"),
         ([{"u": 1.5, "i": 1}], "'u' holds ids of type double"),
-        ([{"u": 1, "i": 1}, {"u": 1.5, "i": 1}], "'u' holds ids of type double"),
+        (
+            [{"u": 1, "i": 1}, {"u": 1.5, "i": 1}],
+            "'u' holds the number 1.5 in line 2 and a whole number in line 1",
+        ),
+        ([{"u": 1, "i": 1}, {"u": 2**64, "i": 1}], f"'u' holds the number {2**64} in line 2, beyond int64"),
+        ([{"u": -(2**63) - 1, "i": 1}], f"'u' holds the number -{2**63 + 1} in line 1, beyond int64"),
         ([{"u": 1, "i": 1}, {"u": None, "i": 1}, {"i": 1}], r"'u' has no value in row 1 \(2 such rows\)"),
         ([{"user": 1, "i": 1}], "no column 'u'; the nearest is 'user'"),
         (["[{}"], "line 1 is no complete JSON"),
@@ -84,6 +91,47 @@ def test_broken_json_lines_name_the_line(tmp_path: Path, rows: list[Any], messag
     with pytest.raises(DataError, match=message) as caught:
         read_events([file], **PLAIN)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("block", [120, 16 << 20])
+@pytest.mark.parametrize(
+    ("late", "message"),
+    [
+        ({"u": "x"}, "'u' holds a text in line 35 and a number in line 1"),
+        ({"u": 2**64}, f"'u' holds the number {2**64} in line 35, beyond int64"),
+        (
+            {"i": 7.5},
+            "'i' holds the number 7.5 in line 35 and a whole number in line 1; only weights and times",
+        ),
+        (
+            {"e": 7.0},
+            "'e' holds the number 7.0 in line 35 and a whole number in line 1; only weights and times",
+        ),
+        ({"w": "x"}, "'w' holds a text in line 35 and a number in line 1"),
+        ({"w": "x", "t": 0.5}, "'w' holds a text in line 35 and a number in line 1"),
+        ({"x": "y" * 400}, "row 34 has more than 120 bytes"),
+    ],
+)
+@pytest.mark.parametrize("fraction", [1, 1.5])
+def test_a_fault_far_behind_is_named_for_what_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    late: dict[str, Any],
+    message: str,
+    block: int,
+    fraction: float,
+) -> None:
+    """Protects the message: ids never turn to floats, and no part of the file is read as what it is not."""
+    monkeypatch.setattr(jsonlines, "_BLOCK_BYTES", block)
+    rows: list[dict[str, Any]] = [{"u": n, "i": n, "w": 1, "t": n, "e": 5} for n in range(40)]
+    rows[30]["w"] = fraction
+    rows[34] |= late
+    file = jsonl(tmp_path / "e.jsonl", *rows)
+    if "x" in late and block > 120:
+        assert len(read_events([file], **TIMED | {"weight": "w", "type": "e"})) == 40
+        return
+    with pytest.raises(DataError, match=message):
+        read_events([file], **TIMED | {"weight": "w", "type": "e"})
 
 
 def test_a_truncated_gzip_of_json_lines_is_refused(tmp_path: Path) -> None:
@@ -176,6 +224,39 @@ def test_texts_of_a_table_are_utf8() -> None:
     broken = pa.StringArray.from_buffers(2, ends, pa.py_buffer(b"a\xe4"))
     with pytest.raises(DataError, match="table: column 'u' is damaged or not UTF-8"):
         table_events(pa.table({"u": broken, "i": [1, 2]}), **PLAIN)
+
+
+def beyond_2_gib(texts: list[str]) -> pa.Array:
+    """large_string whose offsets begin above 2 ** 31; of the 2 GiB before them no page is ever touched."""
+    start = 2**31 + 5
+    raw = "".join(texts).encode()
+    memory = mmap.mmap(-1, start + len(raw))
+    memory[start:] = raw
+    ends = start + np.cumsum([0, *(len(text.encode()) for text in texts)])
+    return pa.Array.from_buffers(
+        pa.large_string(), len(texts), [None, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(memory)]
+    )
+
+
+@pytest.mark.parametrize("is_category", [False, True])
+def test_texts_far_into_a_large_column_are_read(is_category: bool) -> None:
+    """Protects tables of more than 2 GiB of texts: 32-bit offsets cannot hold where theirs begin."""
+    columns = {
+        "u": beyond_2_gib(["ä1", "b", "ä1"]),
+        "i": beyond_2_gib(["x", "y", "z"]),
+        "t": beyond_2_gib(["1970-01-01", "1970-01-02", "1970-01-03"]),
+        "e": beyond_2_gib(["view", "buy", "view"]),
+    }
+    if is_category:
+        columns["u"] = columns["u"].dictionary_encode()
+    found = decoded(table_events(pa.table(columns), **TIMED | {"type": "e"}))
+    assert found.to_pydict() == {
+        "user": ["ä1", "b", "ä1"],
+        "item": ["x", "y", "z"],
+        "weight": [1.0] * 3,
+        "time": [0, 86_400, 172_800],
+        "type": ["view", "buy", "view"],
+    }
 
 
 # Units of time

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from eventfiles import coded
-from nightrank.data import coding, grouping
+from nightrank.data import coding, grouping, tables
 from nightrank.data.coding import Coder
 from nightrank.data.grouping import chunks_of, occurrences
 from nightrank.data.growing import Growing
 from nightrank.data.interactions import Interactions, from_events
+from nightrank.data.rare import without_rare
 from nightrank.data.report import _n_duplicates
+from nightrank.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 60  # an event; 35 measured, 120 when events passed as one table
@@ -74,6 +78,85 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch, how: str, ch
     assert len(list(chunks_of(events))) > 3
     assert bits(from_events(events, combine=how, half_life_days=1)) == whole
     assert _n_duplicates(events) == duplicates > 0
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+@pytest.mark.parametrize("how", ["sum", "max", "last"])
+@pytest.mark.parametrize("users", [[0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4], [0, 2, 2, 2, 2, 3]])
+def test_users_without_events_make_no_chunk(
+    monkeypatch: pytest.MonkeyPatch, users: list[int], how: str, chunk: int
+) -> None:
+    """Protects large users with rare ones before, between and behind them: a chunk of nothing was a crash."""
+    table = pa.table({"user_id": users, "item_id": range(len(users)), "timestamp": range(len(users))})
+    rules: dict[str, Any] = {"columns": {"time": "timestamp"}, "combine": how, "half_life_days": 1}
+    whole = Interactions.from_arrow(table, min_events=(2, 1), **rules)
+    monkeypatch.setattr(grouping, "CHUNK_EVENTS", chunk)
+    found = Interactions.from_arrow(table, min_events=(2, 1), **rules)
+    assert bits(found) == bits(whole)
+    assert found.user_ids.array.to_pylist() == sorted(user for user in set(users) if users.count(user) > 1)
+    for part in chunks_of(
+        without_rare(coded(table.rename_columns(["user", "item", "time"])), per_user=2, per_item=1)
+    ):
+        assert len(part.starts) > 0
+
+
+def test_a_search_for_a_chunk_leaves_the_ends_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects linear time: numpy turns all ends into the type of what it looks for, with every chunk."""
+    searched = np.searchsorted
+    types = set()
+
+    def spied(ends: Any, value: Any, **options: Any) -> Any:
+        types.add((ends.dtype, np.asarray(value).dtype))
+        return searched(ends, value, **options)
+
+    monkeypatch.setattr(grouping.np, "searchsorted", spied)
+    list(chunks_of(coded(repeated())))
+    assert types == {(np.dtype(np.int32), np.dtype(np.int32))}
+
+
+def test_many_small_batches_of_ids_are_counted_as_they_come() -> None:
+    """Protects linear time over thousands of small files: what waits is not counted again with every batch."""
+    coder = Coder()
+    coder._waiting = Uncounted()
+    for start in range(0, 90, 30):
+        coder.add(pa.chunked_array([pa.array(range(start, start + 30))]), is_written=False)
+    assert coder._n_waiting == 90
+    coder.finish()
+    assert coder._n_waiting == 0
+
+
+class Uncounted(list[pa.Array]):
+    """A list to be read once."""
+
+    n_reads = 0
+
+    def __iter__(self) -> Iterator[pa.Array]:
+        self.n_reads += 1
+        assert self.n_reads <= 2  # both by the merge at the end
+        return super().__iter__()
+
+
+def test_a_dictionary_is_read_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects linear time over a category column: a part holds its own values, not the dictionary of all."""
+    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    texts = [f"u{n % 13}" for n in range(40)]
+    table = pa.table({"u": pa.array(texts).dictionary_encode(), "i": range(40)})
+    batches = list(tables.table_batches(table))
+    assert [str(batch["u"].type) for batch in batches] == ["string"] * 6
+    assert [text for batch in batches for text in batch["u"].to_pylist()] == texts
+    broken = pa.DictionaryArray.from_arrays(pa.array([0, 7]), pa.array(["a"]), safe=False)
+    with pytest.raises(DataError, match="table: column 'u' is damaged"):
+        list(tables.table_batches(pa.table({"u": broken})))
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 100])
+def test_no_part_is_empty_where_types_change(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
+    """Protects those who read parts from one without rows, where a full part ends just before a change of type."""
+    monkeypatch.setattr(tables, "BATCH_ROWS", n_rows)
+    parts = [pa.table({"w": values}) for values in ([1, 2, 3, 4, 5, 6], [0.5, 1.5], [2.5])]
+    found = list(tables._in_batches(parts))
+    assert all(len(part) > 0 for part in found)
+    assert [value for part in found for value in part["w"].to_pylist()] == [1, 2, 3, 4, 5, 6, 0.5, 1.5, 2.5]
 
 
 def test_chunks_hold_every_event_once_in_order() -> None:

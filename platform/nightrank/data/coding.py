@@ -3,7 +3,7 @@
 Each batch is encoded by itself (its distinct ids, and a code for each row). Now and then the distinct ids of the
 batches since are merged into those known, and the batches' codes are rewritten in place; at the end the distinct ids
 are sorted once. No step loops over ids or events in Python. Memory: 4 bytes an event, and at a merge about 70 for
-each distinct integer and 270 for each distinct text (measured with 5M of them).
+each distinct integer; for each distinct text 150, and 4 for each of its bytes (measured with 18 to 100 of them).
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class Coder:
         self._codes = Growing(np.int32)
         self._known: pa.Array = pa.array([], INT)
         self._waiting: list[pa.Array] = []  # the distinct ids of each batch that is not merged
+        self._n_waiting = 0  # how many they are together
         self._bounds = [0]  # the first event of each of those batches, and the end of the last
         self._file_is_int = True
 
     def add(self, column: pa.ChunkedArray, *, is_written: bool) -> None:
-        """One batch of ids, int64 or string. is_written: texts that are integers where all of the file are."""
+        """One batch of ids, int64 or texts. is_written: texts that are integers where all of the file are."""
         keys = column.cast(INT if pa.types.is_integer(column.type) else STRING)
         encoded = keys.combine_chunks().dictionary_encode()
         distinct = as_written(encoded.dictionary) if is_written else encoded.dictionary
@@ -39,7 +40,8 @@ class Coder:
         self._codes.append(encoded.indices.to_numpy())
         self._bounds.append(len(self._codes))
         self._waiting.append(distinct)
-        if sum(map(len, self._waiting)) > max(_WAITING * len(self._known), _LEAST_WAITING):
+        self._n_waiting += len(distinct)
+        if self._n_waiting > max(_WAITING * len(self._known), _LEAST_WAITING):
             self._merge()
 
     def end_file(self) -> str:
@@ -66,7 +68,7 @@ class Coder:
             self._codes.translate(codes[first : first + len(ids)], start=start, end=end)
             first += len(ids)
         pa.default_memory_pool().release_unused()  # what the hash table of all of them took
-        self._known, self._waiting, self._bounds = distinct, [], self._bounds[-1:]
+        self._known, self._waiting, self._n_waiting, self._bounds = distinct, [], 0, self._bounds[-1:]
 
 
 def _by_appearance(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrank.data.formats import is_csv
+from nightrank.data.ids import INT, STRING
 from nightrank.errors import DataError
 
 Mask: TypeAlias = pa.ChunkedArray  # bool
@@ -89,12 +90,12 @@ def first_failing(column: pa.ChunkedArray, *, convert: Callable[[pa.ChunkedArray
 
 
 def id_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
-    """Ids as int64 or string, kept as they came; `as_written` then finds the integers among texts of CSV.
+    """Ids as int64 or large_string, kept as they came; `as_written` then finds the integers among texts of CSV.
 
-    Raises DataError on a missing or empty id, an id beyond int64, and every other type.
+    Raises DataError on a missing or empty id, an id beyond int64, a line break in CSV, and every other type.
     """
     cure = "give each row an id, or take those rows out"
-    column = _decoded(column)
+    column = decoded(column)
     refuse_nulls(column, at=at, cure=cure)
     kind = column.type
     if pa.types.is_integer(kind):
@@ -104,8 +105,9 @@ def id_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
             f"{at} holds ids of type {kind}; first in row {at.row}; ids are integers or strings: "
             f"cast the column where it is written{_id_hint(kind)}"
         )
-    column = column.cast(pa.string())
+    column = column.cast(STRING)
     _refuse_empty(column, at=at, what="id", cure=cure)
+    refuse_line_breaks(column, at=at)
     return column
 
 
@@ -115,14 +117,28 @@ def _refuse_empty(column: pa.ChunkedArray, *, at: Place, what: str, cure: str) -
 
 
 def _is_empty(column: pa.ChunkedArray) -> Mask:
-    return pc.equal(_decoded(column).cast(pa.string()), "")
+    return pc.equal(decoded(column).cast(STRING), "")
+
+
+def refuse_line_breaks(column: pa.ChunkedArray, *, at: Place) -> None:
+    """Raise DataError on a text of CSV with a line break: such a field has most likely swallowed rows."""
+    if is_csv(at.file):
+        say = (
+            "has a line break in row {row} ({count} such rows): the quote that begins the value is not closed on its "
+            "line; close it, or take the line break out"
+        )
+        refuse(column, _is_broken(column), at=at, again=lambda later, _: _is_broken(later), say=say)
+
+
+def _is_broken(column: pa.ChunkedArray) -> Mask:
+    return pc.match_substring(column, "\n")
 
 
 def _int_ids(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
     try:
-        return column.cast(pa.int64())
+        return column.cast(INT)
     except pa.ArrowInvalid:
-        row = first_failing(column, convert=lambda part: part.cast(pa.int64()))
+        row = first_failing(column, convert=lambda part: part.cast(INT))
         raise DataError(
             f"{at} has the id {column[row]} in row {at.row + row}, beyond int64 "
             f"(up to {2**63 - 1}); write ids of that size as strings"
@@ -134,12 +150,12 @@ def as_written(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     if len(texts) == 0 or not pc.all(pc.match_substring_regex(texts, _CANONICAL_INT)).as_py():
         return texts
     try:
-        return texts.cast(pa.int64())
+        return texts.cast(INT)
     except pa.ArrowInvalid:  # 19 digits beyond int64
         return texts
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The values themselves where the file keeps a dictionary (pandas: category)."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
@@ -156,12 +172,12 @@ def _id_hint(kind: pa.DataType) -> str:
 
 
 def text_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
-    """Strings from strings or integers, nulls kept; every other type is refused (DataError)."""
-    column = _decoded(column)
+    """large_string from strings or integers, nulls kept; every other type is refused (DataError)."""
+    column = decoded(column)
     kind = column.type
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise DataError(f"{at} has type {kind}; expected strings: cast it where it is written")
-    return column.cast(pa.string())
+    return column.cast(STRING)
 
 
 def weight_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
@@ -190,6 +206,7 @@ def _is_unusable(weights: pa.ChunkedArray) -> Mask:
 def _floats(column: pa.ChunkedArray, at: Place) -> pa.ChunkedArray:
     kind = column.type
     if is_csv(at.file) and is_text(kind):
+        refuse_line_breaks(column, at=at)
         return _numbers(column, at=at)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.float64(), safe=False)
@@ -212,9 +229,10 @@ def _numbers(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
 
 
 def type_column(column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
-    """Event types as strings, none missing or empty (DataError)."""
+    """Event types as large_string, none missing or empty, in CSV without a line break (DataError)."""
     column = text_column(column, at=at)
     cure = "give the row an event type, or take it out"
     refuse_nulls(column, at=at, cure=cure)
     _refuse_empty(column, at=at, what="event type", cure=cure)
+    refuse_line_breaks(column, at=at)
     return column

@@ -80,8 +80,9 @@ def read_events(
     A file without rows is skipped and counted. Raises DataError naming file, column and first row.
     """
     reading = _Reading({"user": user, "item": item, "weight": weight, "time": time, "type": type})
+    numbers = [name for name in (weight, time) if name is not None and name not in (user, item, type)]
     for file in files:
-        reading.add(file, tables.read_batches(file, reading.names))
+        reading.add(file, tables.read_batches(file, reading.names, numbers=numbers))
     return reading.finish(files)
 
 

@@ -37,16 +37,22 @@ class Chunk:
 
 
 def chunks_of(events: Events) -> Iterator[Chunk]:
-    """Every event once, in chunks of about CHUNK_EVENTS, by ascending user."""
+    """Every event once, in chunks of about CHUNK_EVENTS, by ascending user; no chunk is empty.
+
+    Users without an event may lie in no chunk.
+    """
     order, ends = _by_user(events)
     first, begin = 0, 0
-    while first < len(ends):
-        # As many users as fit, but one at least.
-        end = max(int(np.searchsorted(ends, begin + CHUNK_EVENTS, side="right")), first + 1)
-        sizes = np.diff(ends[first:end], prepend=begin)
-        users = np.repeat(np.arange(first, end, dtype=np.int32), sizes)
-        yield _sorted_chunk(events, order[begin : ends[end - 1]], users=users, first_user=first, end_user=end)
-        first, begin = end, int(ends[end - 1])
+    while begin < len(events):
+        # As many users as fit, but one at least. A limit of another type would turn all ends into that type.
+        limit = ends.dtype.type(min(begin + CHUNK_EVENTS, len(events)))
+        end = max(int(np.searchsorted(ends, limit, side="right")), first + 1)
+        stop = int(ends[end - 1])
+        if stop > begin:
+            sizes = np.diff(ends[first:end], prepend=ends.dtype.type(begin))
+            users = np.repeat(np.arange(first, end, dtype=np.int32), sizes)
+            yield _sorted_chunk(events, order[begin:stop], users=users, first_user=first, end_user=end)
+        first, begin = end, stop
 
 
 def _by_user(events: Events) -> tuple[NDArray[np.integer], NDArray[np.integer]]:

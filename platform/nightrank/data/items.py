@@ -34,9 +34,9 @@ def read_items(
         if raw.num_rows == 0:
             continue
         ids = columns.id_column(raw[item], at=Place(file, item))
-        part = {"item": columns.as_written(ids) if formats.is_csv(file) else ids}
+        part = {"item": _plain(columns.as_written(ids) if formats.is_csv(file) else ids)}
         if title is not None:
-            part["title"] = columns.text_column(raw[title], at=Place(file, title))
+            part["title"] = _plain(columns.text_column(raw[title], at=Place(file, title)))
         if categories is not None:
             part["categories"] = _categories(raw[categories], at=Place(file, categories), separator=separator)
         parts.append(pa.table(part))
@@ -63,8 +63,13 @@ def _categories(column: pa.ChunkedArray, *, at: Place, separator: str) -> pa.Arr
         text = columns.text_column(column, at=at)
         lists = pc.split_pattern(text, pattern=separator).combine_chunks()
     words = pa.chunked_array([pc.list_flatten(lists)])
-    words = pc.utf8_trim_whitespace(columns.text_column(words, at=at)).combine_chunks()
+    words = _plain(pc.utf8_trim_whitespace(columns.text_column(words, at=at))).combine_chunks()
     kept = pc.fill_null(pc.not_equal(words, ""), fill_value=False)
     owners = pc.list_parent_indices(lists).filter(kept).to_numpy()
     ends = np.cumsum(np.bincount(owners, minlength=len(column)))
     return pa.ListArray.from_arrays(pa.array(np.r_[0, ends].astype(np.int32)), words.filter(kept))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts as they are written to Parquet."""
+    return column.cast(pa.string()) if columns.is_text(column.type) else column

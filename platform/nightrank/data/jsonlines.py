@@ -1,21 +1,23 @@
 """JSON lines: one object a line, the named fields of each as an Arrow table.
 
 JSON has types and they are kept: a text stays a text (never a date or a number by its looks), a whole number is
-int64, other numbers are float64. A field's type is that of its first value; a line that is broken, is no object
-or holds another type is refused with its line number, counted from 1. Fields that nobody named may hold anything.
+int64, other numbers are float64. A field's type is that of its first value, and only where the caller says so may
+whole numbers turn to fractions; a line that is broken, is no object or holds another type is refused with its line
+number, counted from 1. Fields that nobody named may hold anything.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as pajson
 
+from nightrank.data.ids import INT64
 from nightrank.errors import DataError
 
 _BLOCK_BYTES = 16 << 20  # a line may be as long as a block; pyarrow's own default is 1 MiB
@@ -40,10 +42,13 @@ _KINDS: dict[type, str] = {
 }
 
 
-def stream_jsonl(file: Path, columns: Sequence[str], *, is_gzip: bool) -> Iterator[pa.Table]:
-    """The named fields in parts, null where a line lacks one; an int64 field becomes float64 with its first fraction.
+def stream_jsonl(
+    file: Path, columns: Sequence[str], *, numbers: Collection[str], is_gzip: bool
+) -> Iterator[pa.Table]:
+    """The named fields in parts, null where a line lacks one; none where there are only blank lines.
 
-    Raises DataError with the line, or what pyarrow raises. None where there are only blank lines.
+    numbers: fields that may mix whole numbers and fractions; int64 becomes float64 with the first fraction. Raises
+    DataError with the line, or what pyarrow raises.
     """
     found = _kinds(file, columns, is_gzip=is_gzip)
     types = {column: _type(found.get(column)) for column in columns}
@@ -56,11 +61,14 @@ def stream_jsonl(file: Path, columns: Sequence[str], *, is_gzip: bool) -> Iterat
     except pa.ArrowInvalid as error:
         if str(error).startswith("Empty JSON"):
             return
+        refusal = error
     try:
-        wider = _widened(file, types, is_gzip=is_gzip)
+        wider = _widened(file, types, numbers=numbers, is_gzip=is_gzip)
+        if wider == types:
+            raise refusal
         yield from _behind(n_rows, _read(file, wider, is_gzip=is_gzip))
     except pa.ArrowInvalid:
-        _check_lines(file, columns, is_gzip=is_gzip)
+        _check_lines(file, columns, numbers=numbers, is_gzip=is_gzip)
         raise
 
 
@@ -72,16 +80,26 @@ def _behind(n_rows: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         n_rows = max(n_rows - table.num_rows, 0)
 
 
-def _widened(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> dict[str, pa.DataType]:
-    """float64 for the columns whose first value alone is a whole number, found by reading each by itself."""
+def _widened(
+    file: Path, types: dict[str, pa.DataType], *, numbers: Collection[str], is_gzip: bool
+) -> dict[str, pa.DataType]:
+    """float64 for the numbers that are not all whole, found by reading each by itself.
+
+    Raises ArrowInvalid where one is no float64 either.
+    """
     wider = dict(types)
-    for name in (name for name, kind in types.items() if kind == pa.int64()):
+    for name in (name for name, kind in types.items() if name in numbers and kind == pa.int64()):
         try:
-            for _ in _read(file, {name: types[name]}, is_gzip=is_gzip):
-                pass
+            _read_through(file, name, pa.int64(), is_gzip=is_gzip)
         except pa.ArrowInvalid:
+            _read_through(file, name, pa.float64(), is_gzip=is_gzip)
             wider[name] = pa.float64()
     return wider
+
+
+def _read_through(file: Path, name: str, kind: pa.DataType, *, is_gzip: bool) -> None:
+    for _ in _read(file, {name: kind}, is_gzip=is_gzip):
+        pass
 
 
 def field_names(file: Path, columns: Sequence[str], *, is_gzip: bool) -> list[str]:
@@ -99,14 +117,24 @@ def _read(file: Path, types: dict[str, pa.DataType], *, is_gzip: bool) -> Iterat
         explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
     )
     blocks = pajson.ReadOptions(block_size=_BLOCK_BYTES)
-    with (
-        pa.input_stream(str(file), compression="gzip" if is_gzip else None) as stream,
-        pajson.open_json(stream, parse_options=parse, read_options=blocks) as reader,
-    ):
-        for batch in reader:
-            table = pa.Table.from_batches([batch]).select(list(types))
-            table.validate(full=True)  # the reader takes any bytes for a text
-            yield table
+    n_rows = 0
+    try:
+        with (
+            pa.input_stream(str(file), compression="gzip" if is_gzip else None) as stream,
+            pajson.open_json(stream, parse_options=parse, read_options=blocks) as reader,
+        ):
+            for batch in reader:
+                table = pa.Table.from_batches([batch]).select(list(types))
+                table.validate(full=True)  # the reader takes any bytes for a text
+                n_rows += len(table)
+                yield table
+    except pa.ArrowInvalid as error:
+        if "straddl" not in str(error):
+            raise
+        raise DataError(
+            f"{file}: row {n_rows} has more than {_BLOCK_BYTES:,} bytes; "
+            "expected one JSON object a line: shorten that line, or take it out"
+        ) from None
 
 
 def _type(value: Any) -> pa.DataType:
@@ -132,9 +160,9 @@ def _kinds(file: Path, columns: Sequence[str], *, is_gzip: bool) -> dict[str, An
     return found
 
 
-def _check_lines(file: Path, columns: Sequence[str], *, is_gzip: bool) -> None:
+def _check_lines(file: Path, columns: Sequence[str], *, numbers: Collection[str], is_gzip: bool) -> None:
     """Find the line that the reader refused: a walk in Python, on the way to an error only."""
-    first: dict[str, tuple[int, str]] = {}
+    first: dict[str, tuple[int, Any]] = {}
     for number, row in _objects(file, is_gzip=is_gzip):
         for name in columns:
             if name in row.repeated:
@@ -143,19 +171,43 @@ def _check_lines(file: Path, columns: Sequence[str], *, is_gzip: bool) -> None:
                 )
             if row.get(name) is None:
                 continue
-            kind = _KINDS[type(row[name])]
-            if kind == "a list" and not all(one is None or isinstance(one, str) for one in row[name]):
-                raise DataError(
-                    f"{file}: column '{name}' holds a list in line {number} whose parts are not all texts; "
-                    "expected a text, a number, or (categories) a list of texts"
-                )
-            line, expected = first.setdefault(name, (number, kind))
-            if kind != expected or kind == "an object":
-                before = "" if kind == "an object" else f" and {expected} in line {line}"
-                raise DataError(
-                    f"{file}: column '{name}' holds {kind} in line {number}{before}; a column has one type, "
-                    "texts or numbers: write it the same way in every line"
-                )
+            start = first.setdefault(name, (number, row[name]))
+            problem = _wrong(row[name], number, start=start, may_mix=name in numbers)
+            if problem is not None:
+                raise DataError(f"{file}: column '{name}' holds {problem}")
+
+
+def _wrong(value: Any, number: int, *, start: tuple[int, Any], may_mix: bool) -> str | None:
+    """What is wrong with a field's value in line `number`, or None. start: line and value of the field's first.
+
+    may_mix: whole numbers and fractions may stand side by side.
+    """
+    kind = _KINDS[type(value)]
+    line, begin = start
+    if kind == "a list" and not all(one is None or isinstance(one, str) for one in value):
+        return (
+            f"a list in line {number} whose parts are not all texts; "
+            "expected a text, a number, or (categories) a list of texts"
+        )
+    if kind == "an object" or kind != _KINDS[type(begin)]:
+        before = "" if kind == "an object" else f" and {_KINDS[type(begin)]} in line {line}"
+        return (
+            f"{kind} in line {number}{before}; a column has one type, "
+            "texts or numbers: write it the same way in every line"
+        )
+    if may_mix or type(begin) is not int:
+        return None
+    if type(value) is float:
+        return (
+            f"the number {value} in line {number} and a whole number in line {line}; only weights and times may be "
+            "fractions: write whole numbers without a point, or all values as texts"
+        )
+    if type(value) is int and value not in INT64:
+        return (
+            f"the number {value} in line {number}, beyond int64 (up to {2**63 - 1}); write values of that size as "
+            "texts, in every line"
+        )
+    return None
 
 
 def _objects(file: Path, *, is_gzip: bool) -> Iterator[tuple[int, _Row]]:

@@ -1,23 +1,24 @@
-"""Files of rows: which ones a path means, and the named columns of each, as Arrow tables.
+"""Files of rows, and tables in memory: the named columns of each, as Arrow tables in parts.
 
-Read: Parquet; comma-separated UTF-8 CSV with a header; JSON lines (`jsonlines`); the last two gzipped too.
-Refused by name: other formats, two formats side by side, subfolders, missing or ambiguous columns, files that
-are broken. Each CSV column arrives as text (pyarrow's guess would turn the id 007 into 7); `columns` types and
-checks what is in it.
+Read: Parquet; comma-separated UTF-8 CSV with a header (`csvlines`); JSON lines (`jsonlines`); the last two gzipped
+too. Refused by name: missing or ambiguous columns, files that are broken, texts that are not UTF-8. Which files a
+path means is for `formats` to say. Each CSV column arrives as text (pyarrow's guess would turn the id 007 into 7);
+`columns` types and checks what is in it.
 """
 
 from __future__ import annotations
 
 import difflib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from nightrank.data.columns import decoded
+from nightrank.data.csvlines import csv_names, stream_csv
 from nightrank.data.formats import file_format
 from nightrank.data.jsonlines import field_names, stream_jsonl
 from nightrank.errors import DataError
@@ -25,7 +26,6 @@ from nightrank.errors import DataError
 # Rows read at a time, 6 MB for three columns; with half as many, reading 25M events took a third longer.
 BATCH_ROWS = 1 << 18
 _BUFFER_BYTES = 1 << 20
-_CSV_BLOCK_BYTES = 4 << 20  # the longest line too
 
 
 def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
@@ -36,12 +36,13 @@ def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def read_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+def read_batches(file: Path, columns: Sequence[str], *, numbers: Collection[str] = ()) -> Iterator[pa.Table]:
     """The named columns of one file, in that order, in parts of BATCH_ROWS; nothing else of the file is decoded.
 
-    CSV columns come as strings, an empty field as "". A file without a row gives no part. In JSON lines a part may
-    be float64 where those before it were int64. Raises DataError naming the file where it cannot be read or a
-    column is missing or occurs twice; what was given before that says nothing about the rest.
+    CSV columns come as strings, an empty field as "". A file without a row gives no part. numbers: columns that may
+    mix whole numbers and fractions; in JSON lines a part of one may be float64 where those before it were int64.
+    Raises DataError naming the file where it cannot be read or a column is missing or occurs twice; what was given
+    before that says nothing about the rest.
     """
     if not file.is_file():
         raise DataError(f"{file}: there is no such file; check the path")
@@ -50,7 +51,7 @@ def read_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
         if _is_blank(file):
             return
         check_names(file, columns=columns, names=names_of(file, columns))
-        for table in _in_batches(read(file, columns)):
+        for table in _in_batches(read(file, columns, numbers)):
             yield checked_texts(table, file=file)
     except UnicodeDecodeError as error:
         _broken(file, reason=f"it is not UTF-8 ({error.reason} at byte {error.start} of a column name)")
@@ -70,7 +71,8 @@ def _in_batches(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     n_rows = 0
     for part in parts:
         if held and held[0].schema != part.schema:
-            yield pa.concat_tables(held)
+            if n_rows:
+                yield pa.concat_tables(held)
             held, n_rows = [], 0
         held.append(part)
         n_rows += part.num_rows
@@ -83,11 +85,17 @@ def _in_batches(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def checked_texts(table: pa.Table, *, file: Path | str) -> pa.Table:
-    """The same table, once its texts are known to be UTF-8: neither Parquet nor JSON readers look."""
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    """The table, once its texts are known to be UTF-8: neither Parquet nor JSON readers look.
+
+    A dictionary gives way to its values, for with every part all of it would be looked through.
+    """
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
         try:
+            if pa.types.is_dictionary(column.type):
+                column = decoded(column)
+                table = table.set_column(place, name, column)
             column.validate(full=True)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
                 f"{file}: column '{name}' is damaged or not UTF-8 ({reason}); write its texts as UTF-8"
@@ -99,7 +107,7 @@ def _is_blank(file: Path) -> bool:
     """A text file without a byte (a gzip of nothing too); a Parquet file always has some."""
     if file_format(file) == ".parquet":
         return False
-    with _open_text(file) as stream:
+    with pa.input_stream(str(file), compression="gzip" if _is_gzip(file) else None) as stream:
         return len(stream.read(1)) == 0
 
 
@@ -122,42 +130,23 @@ def _parquet_names(file: Path, _: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_parquet(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _read_parquet(file: Path, columns: Sequence[str], _: Collection[str]) -> Iterator[pa.Table]:
     # Neither pre-buffered nor mapped: a file may be one row group, which then would be in memory as a whole.
     with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as parquet:
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(columns), use_threads=False):
             yield pa.Table.from_batches([batch]).select(list(columns))
 
 
-# A quoted field may hold a line break, in a column that is not even read.
-_PARSE = pacsv.ParseOptions(newlines_in_values=True)
-
-
 def _is_gzip(file: Path) -> bool:
     return file.name.lower().endswith(".gz")
 
 
-def _open_text(file: Path) -> pa.NativeFile:
-    return pa.input_stream(str(file), compression="gzip" if _is_gzip(file) else None)
-
-
 def _csv_names(file: Path, _: Sequence[str]) -> list[str]:
-    with _open_text(file) as stream, pacsv.open_csv(stream, parse_options=_PARSE) as reader:
-        names: list[str] = reader.schema.names
-    return names
+    return csv_names(file, is_gzip=_is_gzip(file))
 
 
-def _read_csv(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    options = pacsv.ConvertOptions(
-        include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string())
-    )
-    blocks = pacsv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
-    with (
-        _open_text(file) as stream,
-        pacsv.open_csv(stream, read_options=blocks, parse_options=_PARSE, convert_options=options) as reader,
-    ):
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+def _read_csv(file: Path, columns: Sequence[str], _: Collection[str]) -> Iterator[pa.Table]:
+    return stream_csv(file, columns, is_gzip=_is_gzip(file))
 
 
 def _jsonl_names(file: Path, columns: Sequence[str]) -> list[str]:
@@ -165,12 +154,12 @@ def _jsonl_names(file: Path, columns: Sequence[str]) -> list[str]:
     return field_names(file, columns, is_gzip=_is_gzip(file)) or list(columns)
 
 
-def _read_jsonl(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    return stream_jsonl(file, columns, is_gzip=_is_gzip(file))
+def _read_jsonl(file: Path, columns: Sequence[str], numbers: Collection[str]) -> Iterator[pa.Table]:
+    return stream_jsonl(file, columns, numbers=numbers, is_gzip=_is_gzip(file))
 
 
 _Names = Callable[[Path, Sequence[str]], list[str]]
-_Read = Callable[[Path, Sequence[str]], Iterator[pa.Table]]
+_Read = Callable[[Path, Sequence[str], Collection[str]], Iterator[pa.Table]]
 _READERS: dict[str, tuple[_Names, _Read]] = {
     ".parquet": (_parquet_names, _read_parquet),
     ".csv": (_csv_names, _read_csv),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nightrank.data import columns
 from nightrank.data.columns import Place
 from nightrank.data.formats import is_csv
+from nightrank.data.ids import STRING
 from nightrank.errors import DataError
 
 MAX_S = 1e11  # the year 5138; as milliseconds, the year 1973
@@ -49,6 +50,8 @@ class TimeColumn:
         """
         cure = "give the row a time, or take it out, or leave the time column out of the job file"
         columns.refuse_nulls(column, at=at, cure=cure)
+        if columns.is_text(column.type):
+            columns.refuse_line_breaks(column, at=at)
         values = self._parsed(column, at=at) if columns.is_text(column.type) else column
         kind = values.type
         if pa.types.is_date(kind):
@@ -108,7 +111,7 @@ class TimeColumn:
 
     def _parsed(self, column: pa.ChunkedArray, *, at: Place) -> pa.ChunkedArray:
         """Text as timestamps, in CSV also as float64: the first form that reads every row so far."""
-        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        column = pc.utf8_trim_whitespace(column.cast(STRING))
         furthest = 0
         # Where numbers have a type of their own, texts are ISO.
         for form in self._types or ([_NUMBERS, *_STAMPS] if is_csv(at.file) else _STAMPS):
