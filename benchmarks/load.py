@@ -2,14 +2,15 @@
 
 make bench
 
-Each row is a process of its own (`load.py FOLDER`). Peak is what the load adds to its anonymous memory: VmHWM at the
-end, less RssFile then (the pages of shared libraries, which come with the first use of each), less RssAnon after the
-imports. Its divisor, the CSR, is data, indices and indptr.
+Each row is a process of its own (`load.py FOLDER`, `load.py FOLDER JOB`). Peak is what the load adds to its anonymous
+memory: VmHWM at the end, less RssFile then (the pages of shared libraries, which come with the first use of each),
+less RssAnon after the imports. Its divisor, the CSR, is data, indices and indptr.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -29,16 +31,31 @@ from nightrank.data.interactions import interactions_of
 USERS, ITEMS, SEED = 200_000, 50_000, 1
 EVENTS = (1_000_000, 5_000_000, 25_000_000)
 OTHERS_EVENTS = 5_000_000
+TYPES = {"View": 1, "AddToCart": 2, "ViewCart": 3, "StartCheckout": 4, "Purchase": 5}
+SHOP = {
+    "columns": {"time": "timestamp", "weight": "weight", "type": "event_type"},
+    "type_weights": TYPES,
+    "half_life_days": 30,
+}
+JOBS = {
+    "plain": {"columns": {"time": "timestamp"}},
+    "shop": SHOP,
+    "frequent": {**SHOP, "min_events_per_user": 5, "min_events_per_item": 5},
+}
 HEADER = "events | pairs | CSR, MB | seconds | peak, MB | peak / CSR | seconds for a million"
 
 
 def main() -> None:
-    """One table by number of events, and one by what the same events are written in; or one row for a folder."""
+    """One table by number of events, and one by what they are written in and weighed by; or one row for a folder."""
     if len(sys.argv) > 1:
-        print(_row(sys.argv[1]))
+        print(_row(*sys.argv[1:]))
         return
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     print(
-        f"{USERS} users, {ITEMS} items, seed {SEED}, integer ids and times, {len(os.sched_getaffinity(0))} CPUs"
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, commit {commit.stdout.strip() or '?'}, "
+        f"{USERS} users, {ITEMS} items, seed {SEED}, integer ids and times"
     )
     print(f"| {HEADER} |\n|{'---|' * (HEADER.count('|') + 1)}")
     for events in EVENTS:
@@ -47,17 +64,18 @@ def main() -> None:
     print(f"\n| files | {HEADER} |\n|{'---|' * (HEADER.count('|') + 2)}")
     with tempfile.TemporaryDirectory() as folder:
         made = _made(Path(folder), OTHERS_EVENTS)
-        for name, write in (("Parquet, text ids", _with_text_ids), ("`.csv.gz`, integer ids", _as_csv_gz)):
+        for name, write, job in OTHERS:
             copy = Path(folder) / write.__name__
-            copy.mkdir()
-            for file in sorted(made.iterdir()):
-                write(file, copy)
-            print(f"| {name} | {_measured(copy)} |", flush=True)
+            if not copy.exists():
+                copy.mkdir()
+                for file in sorted(made.iterdir()):
+                    write(file, copy)
+            print(f"| {name} | {_measured(copy, job)} |", flush=True)
 
 
-def _row(folder: str) -> str:
+def _row(folder: str, job: str = "plain") -> str:
     """Loads in this process, which has to be a fresh one."""
-    rules = WeighingConfig.model_validate({"columns": {"time": "timestamp"}})
+    rules = WeighingConfig.model_validate(JOBS[job])
     before, started = _kilobytes("RssAnon"), time.perf_counter()
     found = interactions_of(read_events(event_files(folder), **rules.columns.model_dump()), rules)
     seconds = time.perf_counter() - started
@@ -87,9 +105,9 @@ def _made(folder: Path, events: int) -> Path:
     return folder / "made" / "events"
 
 
-def _measured(folder: Path) -> str:
+def _measured(folder: Path, job: str = "plain") -> str:
     """The row of a folder, from a process of its own."""
-    run = [sys.executable, __file__, str(folder)]
+    run = [sys.executable, __file__, str(folder), job]
     return subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -103,10 +121,27 @@ def _with_text_ids(file: Path, folder: Path) -> None:
     pq.write_table(table, folder / file.name, row_group_size=131_072)
 
 
+def _as_shop(file: Path, folder: Path) -> None:
+    """With one of five types, and a weight of a quarter to four."""
+    table = pq.read_table(file)
+    rng = np.random.default_rng(SEED)
+    types = np.array(list(TYPES))[rng.choice(5, len(table), p=[0.86, 0.07, 0.04, 0.02, 0.01])]
+    table = table.append_column("event_type", pa.array(types))
+    table = table.append_column("weight", pa.array(rng.integers(1, 17, len(table)) / 4))
+    pq.write_table(table, folder / file.name, row_group_size=131_072)
+
+
 def _as_csv_gz(file: Path, folder: Path) -> None:
     with pa.CompressedOutputStream(str(folder / f"{file.stem}.csv.gz"), "gzip") as stream:
         pacsv.write_csv(pq.read_table(file), stream)
 
+
+OTHERS = (
+    ("Parquet, text ids", _with_text_ids, "plain"),
+    ("`.csv.gz`, integer ids", _as_csv_gz, "plain"),
+    ("Parquet, a shop's job", _as_shop, "shop"),
+    ("Parquet, a shop's job, 5 events at least", _as_shop, "frequent"),
+)
 
 if __name__ == "__main__":
     main()
