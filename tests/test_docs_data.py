@@ -14,6 +14,7 @@ from eventfiles import decoded
 from nightrank import errors
 from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.config.job import load_job
+from nightrank.data import csvlines, jsonlines
 from nightrank.data.counts import Counts
 from nightrank.data.events import read_events
 from nightrank.data.formats import SUPPORTED
@@ -120,6 +121,13 @@ def test_the_report_of_the_data_check_is_documented_key_by_key() -> None:
     }
     said = {name for cell in column(page, "warning", "when") for name in re.findall(r"\w+", cell)}
     assert said == real
+
+
+def test_the_limits_on_a_line_are_those_of_the_readers() -> None:
+    """Whoever has long lines finds how long they may be."""
+    page = section(DATA, "Files")
+    assert f"A row has at most {csvlines.BLOCK_BYTES >> 20} MiB." in page
+    assert f"A line has at most {jsonlines._BLOCK_BYTES >> 20} MiB." in page
 
 
 def test_the_section_on_size_says_what_the_benchmark_measures() -> None:
