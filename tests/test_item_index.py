@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-import nightrank.ranking.index as index_module
-from nightrank.ranking import ItemIndex
+from nightrank.ranking import ItemIndex, packing
+from nightrank.ranking import index as index_module
 from reference import (
     F32,
     MAKERS,
     Floats,
     assert_exact,
-    assert_same,
     f32,
     gaussian,
     nearly_equal,
-    plain_top_k,
     random_cells,
+    skewed,
     small_integers,
 )
 
@@ -66,32 +65,6 @@ def test_every_filter_equals_the_loop(
             assert_exact(users, items, bias, k, **filters)
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_random_cases_equal_the_loop(seed: int) -> None:
-    """Protects exactness where nobody thought of it: shapes, vectors, filters and threads drawn at random."""
-    rng = np.random.default_rng(1000 + seed)
-    n_users, n_items, d = int(rng.integers(0, 9)), int(rng.integers(1, 50)), int(rng.integers(0, 12))
-    of_users, of_items = (MAKERS[i] for i in rng.integers(0, len(MAKERS), 2))
-    filters: dict[str, Any] = {}
-    if rng.random() < 0.5:
-        filters["exclude"] = random_cells(rng, (n_users, n_items), float(rng.choice([0.1, 0.5, 0.95, 1.0])))
-    if rng.random() < 0.5:
-        shared = rng.random() < 0.5
-        filters["allow"] = (
-            rng.integers(0, n_items, int(rng.integers(0, 2 * n_items))).astype(rng.choice(["i4", "i8", "u2"]))
-            if shared
-            else random_cells(rng, (n_users, n_items), float(rng.choice([0.0, 0.3, 1.0])))
-        )
-    assert_exact(
-        of_users(rng, n_users, d),
-        of_items(rng, n_items, d),
-        None if rng.random() < 0.3 else of_items(rng, n_items, 1)[:, 0],
-        int(rng.integers(0, n_items + 4)),
-        threads=int(rng.integers(1, 4)),
-        **filters,
-    )
-
-
 def test_a_large_catalogue_equals_the_loop() -> None:
     """Protects the screening at its real size: thousands of near-ties, of which float32 misorders some."""
     rng = np.random.default_rng(2)
@@ -123,18 +96,32 @@ def test_near_ties_under_a_large_bias() -> None:
         assert_exact(users, items, bias, k)
 
 
-def test_many_blocks_equal_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects block bounds: blocks of one user and candidates one by one change nothing."""
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"CHUNK_BYTES": 1},
+        {"MOST_USERS": 16, "PARTS": 1},
+        {"HEAD_STRIPS": (), "BLOCK_STRIPS": 1},
+        {"HEAD_STRIPS": (2,), "BLOCK_STRIPS": 3},
+        {"FEW": 1},
+        {"FEW": 10**6},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_biased", [False, True])
+def test_sizes_of_blocks_and_chunks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, Any], is_biased: bool
+) -> None:
+    """Protects every bound that goes by block or chunk, and both ways to rank a list of allowed items."""
     rng = np.random.default_rng(3)
-    users, items, bias = small_integers(rng, 37, 6), small_integers(rng, 50, 6), gaussian(rng, 50, 1)[:, 0]
-    exclude, own = random_cells(rng, (37, 50), 0.3), random_cells(rng, (37, 50), 0.6)
-    index = ItemIndex(items, bias, threads=3)
-    whole = index.top_k(users, 7, exclude=exclude, allow=own)
-    assert_same(whole, plain_top_k(users, items, bias, 7, exclude=exclude, allow=own))
-    for block_bytes in (1, 4 * 50 * 5):
-        monkeypatch.setattr(index_module, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(index_module, "CANDIDATE_BYTES", block_bytes)
-        assert_same(index.top_k(users, 7, exclude=exclude, allow=own), whole)
+    users, items = small_integers(rng, 37, 6), np.vstack([skewed(rng, 150, 6), small_integers(rng, 200, 6)])
+    bias = gaussian(rng, 350, 1)[:, 0] if is_biased else None
+    exclude, own = random_cells(rng, (37, 350), 0.3), random_cells(rng, (37, 350), 0.3)
+    shared = rng.permutation(350)[:120]
+    for name, value in sizes.items():
+        monkeypatch.setattr(packing if "STRIPS" in name else index_module, name, value)
+    for k, allow in ((7, None), (7, own), (30, shared), (200, own)):
+        assert_exact(users, items, bias, k, threads=3, exclude=exclude, allow=allow)
 
 
 # Worked examples

@@ -22,7 +22,7 @@ from nightrank.batch.run import Run
 from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.errors import ClusterError, NightrankError
-from nightrank.ranking import ItemIndex, TopK
+from nightrank.ranking import TopK
 from nightrank.ranking.ranker import Ranker, chunks
 from nightrank.ranking.similar import SimilarItems
 from nightrank.release.files import part_name, record_of, save_array, sha256_of
@@ -255,7 +255,7 @@ class ScoreUnits:
     @cached_property
     def _recommender(self) -> Ranker:
         return Ranker(
-            index=ItemIndex(self.model.item_vectors, self.model.item_bias, threads=self.n_threads),
+            index=self.model.item_index(threads=self.n_threads),
             user_vectors=self.model.user_vectors,
             seen=self.model.seen if self.settings["exclude_seen"] else None,
         )

@@ -1,28 +1,40 @@
 """ItemIndex: the exact top-k items for user vectors.
 
-Prepared once from item vectors, asked many times. A block of users is multiplied with the catalogue in
-float32; whatever could be among the k best within the proven rounding error is scored canonically
-(`nightrank.ranking.canonical`) and ordered by (score descending, row ascending). So the answer is a function
-of the vectors alone: block sizes, threads and BLAS cannot change a bit of it.
+Prepared once from item vectors (`packing`), asked many times (`scan`). Pairs are ruled out by proven bounds only, and
+what is left is scored canonically (`canonical`) and ordered by (score descending, row ascending). So the answer is a
+function of the vectors alone: batch, block sizes, threads and the CPU cannot change a bit of it.
 """
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from threadpoolctl import threadpool_limits
 
 from nightrank.errors import DataError
-from nightrank.ranking.canonical import canonical_scores, screening_error
+from nightrank.ranking import scan
+from nightrank.ranking.arguments import BIASED, FLOAT, PLAIN, SPARE, Answer, Catalogue, Cells, Query
+from nightrank.ranking.packing import Packed, assemble, pack, readonly
+from nightrank.ranking.product import has_exact_product
+from nightrank.ranking.tile import MAX_INTEGER_COLUMNS, STRIP, WIDE
 from nightrank.ranking.topk import TopK
 
-BLOCK_BYTES = 8 << 20  # of float32 scores that one thread holds: in the cache that two cores share
-CANDIDATE_BYTES = 32 << 20  # of gathered vectors that one thread scores canonically at a time
+CHUNK_BYTES = 384 << 10  # of candidates and codes that a thread works on: within its level-2 cache
+MOST_USERS = 256  # at a time: more add nothing
+PARTS = 4  # of the users for each thread, so that none waits long for the last
+FEW = (
+    64  # lists of allowed items up to 1 / FEW of the catalogue are scored one by one: cheaper than screening
+)
+
+_NOTHING = np.zeros(0, dtype=np.int32)
+_NO_CELLS = Cells(readonly(np.zeros(1, dtype=np.int64)), readonly(_NOTHING.copy()))
 
 
 class ItemIndex:
@@ -31,6 +43,8 @@ class ItemIndex:
     item_vectors: float32 (n_items, d), C-contiguous; read-only arrays and memory maps are fine.
     item_bias: float32 (n_items,) or None for zeros.
     threads: how many; None: as many as CPUs this process may run on.
+    prepared: what `packing.prepare` gave for the same vectors and bias, or memory maps of it: O(n_items) in place of
+    O(n_items d). Where the CPU lacks the int8 product it is not used.
 
     Raises DataError for another dtype or shape, values that are not finite, or threads < 1.
     """
@@ -41,19 +55,33 @@ class ItemIndex:
         item_bias: NDArray[np.float32] | None = None,
         *,
         threads: int | None = None,
+        prepared: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> None:
-        n_items = len(item_vectors)
-        bias = np.zeros(n_items, dtype=np.float32) if item_bias is None else item_bias
-        _check(item_vectors, name="item_vectors", n_dims=2)
-        _check(bias, name="item_bias", n_dims=1)
-        if len(bias) != n_items:
-            raise DataError(f"item_bias has {len(bias)} entries for {n_items} items; give one per item")
-        self.item_vectors = item_vectors
-        self.item_bias = bias
+        bias = np.zeros(len(item_vectors), dtype=np.float32) if item_bias is None else item_bias
+        _check_form(item_vectors, name="item_vectors", n_dims=2)
+        _check_form(bias, name="item_bias", n_dims=1)
+        if len(bias) != len(item_vectors):
+            raise DataError(
+                f"item_bias has {len(bias)} entries for {len(item_vectors)} items; give one per item"
+            )
         if threads is not None and threads < 1:
             raise DataError(f"threads is {threads}; give 1 or more, or None for the CPUs of this process")
+        self.item_vectors, self.item_bias = item_vectors, bias
         self.threads = _cpus() if threads is None else threads
-        self._norms = np.sqrt(np.einsum("ij,ij->i", item_vectors, item_vectors, dtype=np.float64))
+        vectors = readonly(np.ascontiguousarray(item_vectors))
+        is_integer = vectors.shape[1] <= MAX_INTEGER_COLUMNS and has_exact_product()
+        if prepared is not None and is_integer:
+            _check_finite(bias, name="item_bias")
+            packed = assemble(prepared, vectors, bias, is_integer=True)
+        else:
+            packed = pack(vectors, bias, is_integer=is_integer)
+        self._kind = FLOAT if not is_integer else BIASED if bias.any() else PLAIN
+        self._catalogue = _catalogue(packed, vectors, bias)
+        self._all_lanes = readonly(_all_lanes(len(bias)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Prepared again where it is unpickled: CPUs differ."""
+        return partial(ItemIndex, threads=self.threads), (self.item_vectors, self.item_bias)
 
     def top_k(
         self,
@@ -67,107 +95,78 @@ class ItemIndex:
 
         user_vectors: float32 (n, d), finite. exclude: CSR (n, n_items), stored cells are left out, whatever
         their value. allow: item rows that all users may get, or CSR (n, n_items) of each user's own.
-        k may exceed what is left: counts say how many there are. O(n n_items d).
+        k may exceed what is left: counts say how many there are. At most O(n n_items d), in int8.
 
         Raises DataError for a wrong dtype or shape, values that are not finite, k < 0 or rows out of range.
         """
-        _check(user_vectors, name="user_vectors", n_dims=2)
+        return self.search(user_vectors, k, exclude=exclude, allow=allow)[0]
+
+    def search(
+        self,
+        user_vectors: NDArray[np.float32],
+        k: int,
+        *,
+        exclude: csr_matrix | None = None,
+        allow: NDArray[np.integer] | csr_matrix | None = None,
+    ) -> tuple[TopK, int]:
+        """`top_k`, and how many (user, item) pairs were screened for it: the others were ruled out in blocks. The
+        strips are of 48, so a few more are counted than there are."""
+        k = operator.index(k)
         self._check_query(user_vectors, k, exclude=exclude, allow=allow)
-        if allow is not None and not isinstance(allow, csr_matrix):
-            return self._within(user_vectors, k, exclude=exclude, rows=np.unique(allow).astype(np.int64))
-        n_items = len(self.item_vectors)
-        result = TopK.empty(len(user_vectors), k)
-        if k == 0 or n_items == 0 or len(user_vectors) == 0:
-            return result
-        size = max(1, min(BLOCK_BYTES // (4 * n_items), -(-len(user_vectors) // self.threads)))
-        starts = range(0, len(user_vectors), size)
+        n_users, n_items = len(user_vectors), len(self.item_vectors)
+        result = TopK.empty(n_users, k)
+        if k == 0 or n_items == 0 or n_users == 0:
+            return result, 0
+        query = self._query(user_vectors, min(k, n_items), exclude=exclude, allow=allow)
+        answer = Answer(*result)
+        if self.threads == 1 or n_users <= query.chunk:
+            return result, scan.rank(self._catalogue, query, answer, 0, n_users)
+        n_chunks = -(-n_users // query.chunk)
+        size = query.chunk * -(-n_chunks // (PARTS * self.threads))
 
-        def rank(start: int) -> None:
-            users = slice(start, min(start + size, len(user_vectors)))
-            _fill(
-                result.rows(users),
-                self._rank_block(
-                    user_vectors[users], k, exclude=_rows(exclude, users), allow=_rows(allow, users)
-                ),
-            )
+        def rank(start: int) -> int:
+            screened: int = scan.rank(self._catalogue, query, answer, start, min(start + size, n_users))
+            return screened
 
-        with threadpool_limits(limits=1, user_api="blas"):
-            if self.threads == 1 or len(starts) == 1:
-                for start in starts:
-                    rank(start)
-            else:
-                with ThreadPoolExecutor(self.threads) as pool:
-                    list(pool.map(rank, starts))
-        return result
+        with ThreadPoolExecutor(self.threads) as pool:
+            return result, sum(pool.map(rank, range(0, n_users, size)))
 
-    def _within(
+    def _query(
         self,
         user_vectors: NDArray[np.float32],
         k: int,
         *,
         exclude: csr_matrix | None,
-        rows: NDArray[np.integer],
-    ) -> TopK:
-        """Rank a shared allow-list alone: the rest of the catalogue is never looked at."""
-        part = ItemIndex(
-            np.ascontiguousarray(self.item_vectors[rows]), self.item_bias[rows], threads=self.threads
+        allow: NDArray[np.integer] | csr_matrix | None,
+    ) -> Query:
+        packed, n_items, n_users = self._catalogue, len(self.item_vectors), len(user_vectors)
+        masks, few, own = self._all_lanes, n_items // FEW, isinstance(allow, csr_matrix)
+        shared = _NOTHING
+        if allow is not None and not own:
+            shared = packed.positions[np.asarray(allow, dtype=np.int64)]
+            if len(shared) <= few:
+                shared = np.sort(shared)
+            else:
+                masks = readonly(_lanes(shared, len(masks)))
+        row_bytes = 12 * (2 * k + SPARE) + 4 * packed.panels.shape[1]
+        most = min(CHUNK_BYTES // row_bytes, MOST_USERS, -(-n_users // self.threads) + WIDE - 1)
+        chunk = min(max(WIDE, most // WIDE * WIDE), n_users)
+        excluded, allowed = _cells(exclude), _cells(allow if own else None)
+        return Query(
+            users=readonly(np.ascontiguousarray(user_vectors)),
+            k=k,
+            kind=self._kind,
+            chunk=chunk,
+            masks=masks,
+            excluded=excluded,
+            allowed=allowed,
+            most_excluded=_most(excluded, chunk),
+            most_allowed=_most(allowed, chunk),
+            own_allowed=own,
+            few=few,
+            shared_few=allow is not None and not own and len(shared) <= few,
+            few_allowed=shared,
         )
-        found = part.top_k(user_vectors, k, exclude=None if exclude is None else exclude[:, rows].tocsr())
-        known = found.item_rows >= 0
-        found.item_rows[known] = rows[found.item_rows[known]]
-        return found
-
-    def _rank_block(
-        self,
-        users: NDArray[np.float32],
-        k: int,
-        *,
-        exclude: csr_matrix | None,
-        allow: csr_matrix | None,
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-        """(user, item, score) of the answer, sorted by user, then rank."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            scores = users @ self.item_vectors.T
-            scores += self.item_bias
-        norms = np.sqrt(np.einsum("ij,ij->i", users, users, dtype=np.float64))
-        error = screening_error(users.shape[1]) * (
-            norms * self._norms.max(initial=0.0) + np.abs(self.item_bias).max(initial=0.0)
-        ) + float(np.finfo(np.float32).tiny)
-        if not np.isfinite(scores).all() or not np.isfinite(error).all():
-            scores, error = self._wide_scores(users), np.zeros(len(users))
-        _mask(scores, exclude=exclude, allow=allow)
-        least = np.full(len(users), np.finfo(scores.dtype).min)
-        if k < scores.shape[1]:
-            kth = np.partition(scores, -k, axis=1)[:, -k]
-            with np.errstate(over="ignore"):  # below the lowest float32: everything finite is kept
-                least = np.maximum(np.nextafter((kth - 2.0 * error).astype(scores.dtype), -np.inf), least)
-        pair_users, pair_items = np.nonzero(scores >= least[:, None])
-        exact = self._canonical(users, pair_users, pair_items)
-        order = np.lexsort((pair_items, -exact, pair_users))
-        pair_users, pair_items, exact = pair_users[order], pair_items[order], exact[order]
-        first = np.searchsorted(pair_users, np.arange(len(users)))
-        best = np.arange(len(pair_users)) - first[pair_users] < k
-        return pair_users[best], pair_items[best], exact[best]
-
-    def _canonical(
-        self, users: NDArray[np.float32], pair_users: NDArray[np.intp], pair_items: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        step = max(1, CANDIDATE_BYTES // (8 * max(1, users.shape[1])))
-        exact = np.empty(len(pair_users), dtype=np.float32)
-        for start in range(0, len(exact), step):
-            part = slice(start, start + step)
-            items = pair_items[part]
-            exact[part] = canonical_scores(
-                users[pair_users[part]], self.item_vectors[items], self.item_bias[items]
-            )
-        return exact
-
-    def _wide_scores(self, users: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Canonical scores of all pairs, for vectors so large that float32 products overflow."""
-        n_users, n_items = len(users), len(self.item_vectors)
-        pairs = np.divmod(np.arange(n_users * n_items), n_items)
-        exact = self._canonical(users, *pairs).reshape(n_users, n_items)
-        return np.clip(exact.astype(np.float64), -1e300, 1e300)
 
     def _check_query(
         self,
@@ -177,6 +176,8 @@ class ItemIndex:
         exclude: csr_matrix | None,
         allow: NDArray[np.integer] | csr_matrix | None,
     ) -> None:
+        _check_form(user_vectors, name="user_vectors", n_dims=2)
+        _check_finite(user_vectors, name="user_vectors")
         n_items, width = self.item_vectors.shape
         if user_vectors.shape[1] != width:
             raise DataError(f"user_vectors have {user_vectors.shape[1]} columns, item_vectors {width}")
@@ -188,6 +189,7 @@ class ItemIndex:
                     raise DataError(
                         f"{name} has shape {cells.shape}; expected users x items, {len(user_vectors)} x {n_items}"
                     )
+                _check_cells(cells, name=name)
             elif cells is not None:
                 _check_rows(np.asarray(cells), name=name, n_items=n_items)
 
@@ -197,17 +199,78 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(array: NDArray[np.generic], *, name: str, n_dims: int) -> None:
+def _catalogue(packed: Packed, vectors: NDArray[np.float32], bias: NDArray[np.float32]) -> Catalogue:
+    padded = np.zeros(len(packed.panels) * STRIP, dtype=np.float32)
+    padded[: len(bias)] = packed.items["bias"]
+    return Catalogue(
+        panels=packed.panels,
+        blocks=packed.blocks,
+        items=packed.items,
+        positions=packed.positions,
+        pivot=packed.pivot,
+        vectors=vectors,
+        padded_bias=readonly(padded),
+        largest_bias=float(np.abs(bias).max(initial=0.0)),
+    )
+
+
+def _all_lanes(n_items: int) -> NDArray[np.uint64]:
+    """uint64 (n_strips,): a bit for every item there is."""
+    masks = np.full(-(-n_items // STRIP), 2**STRIP - 1, dtype=np.uint64)
+    if n_items % STRIP:
+        masks[-1] = 2 ** (n_items % STRIP) - 1
+    return masks
+
+
+def _lanes(positions: NDArray[np.int32], n_strips: int) -> NDArray[np.uint64]:
+    """The same for some positions alone."""
+    lanes = np.zeros((n_strips, 64), dtype=np.bool_)
+    lanes[positions // STRIP, positions % STRIP] = True
+    return np.packbits(lanes, axis=1, bitorder="little").view("<u8")[:, 0].astype(np.uint64)
+
+
+def _cells(cells: csr_matrix | None) -> Cells:
+    if cells is None:
+        return _NO_CELLS
+    return Cells(
+        readonly(cells.indptr.astype(np.int64)), readonly(cells.indices.astype(np.int32, copy=False))
+    )
+
+
+def _most(cells: Cells, chunk: int) -> int:
+    """The most items that a chunk of users has on its lists."""
+    if cells is _NO_CELLS:
+        return 0
+    ends = np.append(cells.offsets[::chunk], cells.offsets[-1])
+    return int(np.diff(ends).max(initial=0))
+
+
+def _check_form(array: NDArray[np.generic], *, name: str, n_dims: int) -> None:
     if array.dtype != np.float32 or array.ndim != n_dims:
         raise DataError(
             f"{name} is {array.dtype} with {array.ndim} dimensions; expected float32 with {n_dims}: "
             "cast once with numpy.ascontiguousarray(x, dtype=numpy.float32)"
         )
+
+
+def _check_finite(array: NDArray[np.float32], *, name: str) -> None:
     if not np.isfinite(array).all():
         bad = int(np.argwhere(~np.isfinite(array))[0][0])
         raise DataError(
             f"{name} holds a value that is not finite, first in row {bad}; refit or drop that row"
         )
+
+
+def _check_cells(cells: csr_matrix, *, name: str) -> None:
+    """scipy takes offsets and columns as they come; compiled code would follow them anywhere."""
+    offsets, n_items = cells.indptr, cells.shape[1]
+    columns = cells.indices[: max(int(offsets[-1]), 0)]
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any() or len(columns) != offsets[-1]:
+        raise DataError(
+            f"{name} is no whole CSR matrix: its indptr does not ascend from 0 within its indices"
+        )
+    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_items:
+        raise DataError(f"{name} names columns outside 0..{n_items - 1}")
 
 
 def _check_rows(rows: NDArray[np.generic], *, name: str, n_items: int) -> None:
@@ -216,30 +279,3 @@ def _check_rows(rows: NDArray[np.generic], *, name: str, n_items: int) -> None:
         raise DataError(f"{name} holds {rows.dtype} and is no scipy.sparse.csr_matrix; expected {expected}")
     if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < n_items:
         raise DataError(f"allow names rows outside 0..{n_items - 1}")
-
-
-def _mask(scores: NDArray[np.floating], *, exclude: csr_matrix | None, allow: csr_matrix | None) -> None:
-    """Set what must not be answered to -inf, in place."""
-    if allow is not None:
-        barred = np.ones(scores.shape, dtype=bool)
-        barred[_cells(allow)] = False
-        scores[barred] = -np.inf
-    if exclude is not None:
-        scores[_cells(exclude)] = -np.inf
-
-
-def _cells(cells: csr_matrix) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    return np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr)), cells.indices
-
-
-def _rows(cells: csr_matrix | None, users: slice) -> csr_matrix | None:
-    return None if cells is None else cells[users]
-
-
-def _fill(result: TopK, answer: Sequence[NDArray[np.generic]] | tuple[NDArray[np.intp], ...]) -> None:
-    users, items, scores = answer
-    counts = np.bincount(users, minlength=len(result.counts))
-    places = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-    result.item_rows[users, places] = items
-    result.scores[users, places] = scores
-    result.counts[:] = counts

@@ -23,6 +23,8 @@ from nightrank.data.ids import Ids, ids_from_arrays
 from nightrank.data.interactions import Interactions
 from nightrank.errors import ReleaseError
 from nightrank.models import FactorModel
+from nightrank.ranking import ItemIndex
+from nightrank.ranking.packing import SAVED, prepare
 from nightrank.release.files import FileRecord, open_array, record_of, save_array
 from nightrank.release.store import replacing
 
@@ -93,6 +95,19 @@ class ModelFiles:
         return self._array("item_bias", "float32", (self.card.n_items,))
 
     @cached_property
+    def prepared(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the engine for these items, as `nightrank.ranking.packing` prepares them."""
+        shapes = {"panels": (None, None, None)}
+        return {
+            name: self._array(f"index_{name}", dtype, shapes.get(name, (None,)))
+            for name, dtype in SAVED.items()
+        }
+
+    def item_index(self, *, threads: int | None) -> ItemIndex:
+        """The items ready to be ranked; the arrays stay mapped, so processes of a machine share them."""
+        return ItemIndex(self.item_vectors, self.item_bias, threads=threads, prepared=self.prepared)
+
+    @cached_property
     def popularity(self) -> NDArray[np.int64]:
         """Users per item, int64 (n_items,)."""
         return self._array("popularity", "int64", (self.card.n_items,))
@@ -113,7 +128,7 @@ class ModelFiles:
 
         Raises ReleaseError for the first that does not fit.
         """
-        _ = (self.user_ids, self.item_ids, self.item_bias, self.popularity, self.seen)
+        _ = (self.user_ids, self.item_ids, self.item_bias, self.prepared, self.popularity, self.seen)
         width = self.user_vectors.shape[1]
         self._array("item_vectors", "float32", (self.card.n_items, width))
         if int(self.bucket_offsets[-1]) != self.card.n_users:
@@ -145,6 +160,7 @@ def save_model(
         "user_vectors": model.user_vectors[order],
         "item_vectors": model.item_vectors,
         "item_bias": model.item_bias,
+        **{f"index_{name}": array for name, array in prepare(model.item_vectors, model.item_bias).items()},
         "popularity": interactions.item_counts,
         "seen_offsets": seen.indptr,
         "seen_items": seen.indices,

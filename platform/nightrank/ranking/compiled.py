@@ -1,0 +1,105 @@
+"""How functions are compiled here: by numba on first use, kept on disk for the next process.
+
+numba's own cache looks at the time of a function's file and at the CPU, so code compiled into a caller in another
+file would outlive a change, and code for one set of instructions a change of NUMBA_CPU_NAME. Here the folder is named
+by all that the code depends on: the files of this package, numba, the CPU and the settings of numba.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import llvmlite.binding
+import numba
+from numba.core.caching import FunctionCache
+
+from nightrank.errors import NightrankError
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """An entry from Python: without the GIL; may allocate."""
+    return _compile(function, nogil=True)
+
+
+def inner(function: Function) -> Function:
+    """Called by compiled code alone, on arrays that its caller holds: it neither allocates nor counts references.
+
+    numba counts every array that is touched, atomically, and that took more than half of the search's time.
+    """
+    return _compile(function, _nrt=False)
+
+
+def inlined(function: Function) -> Function:
+    """`inner`, made part of its caller: for what runs so often that passing dozens of arrays would show."""
+    return _compile(function, _nrt=False, forceinline=True)
+
+
+def reordered(function: Function) -> Function:
+    """`inner`, and float sums may be done in any order, which lets them be vectorised."""
+    return _compile(function, _nrt=False, fastmath={"reassoc", "contract"})
+
+
+def _compile(function: Function, **options: Any) -> Function:
+    if numba.config.DISABLE_JIT:
+        raise NightrankError("NUMBA_DISABLE_JIT is set, and the engine is compiled code; unset it")
+    dispatcher, folder, before = numba.njit(**options)(function), cache_folder(), numba.config.CACHE_DIR
+    if folder is not None:
+        try:
+            numba.config.CACHE_DIR = folder
+            dispatcher._cache = _Cache(function)
+        finally:
+            numba.config.CACHE_DIR = before
+    result: Function = dispatcher
+    return result
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """What cannot be read or written is compiled anew: a full disk or a torn file stops nobody."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # unpickling a damaged file raises nearly anything
+            with contextlib.suppress(Exception):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):  # the code runs; the next process compiles it again
+            super().save_overload(sig, data)
+
+
+@functools.cache
+def cache_folder() -> str | None:
+    """Where machine code is kept: below NUMBA_CACHE_DIR, or the user's cache folder. None where that cannot be
+    written, or others may write there, since what is in it is run: then every process compiles for itself."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nightrank"
+        folder = Path(numba.config.CACHE_DIR or base) / _digest()
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        found = folder.stat()
+    except (OSError, RuntimeError):  # no home, or a read-only one
+        return None
+    is_ours = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+    return str(folder) if is_ours and os.access(folder, os.W_OK) else None
+
+
+def _digest() -> str:
+    features = llvmlite.binding.get_host_cpu_features().flatten()
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.binding.get_host_cpu_name()} {features}".encode())
+    for name in sorted(
+        name for name in os.environ if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
+    ):
+        digest.update(f"{name}={os.environ[name]}\n".encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
