@@ -41,6 +41,7 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/top_k.py
+	$(BIN)/python benchmarks/ials.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/load.py
 

@@ -1,15 +1,12 @@
 """Vectors for the benchmarks of the engine: fitted once on made events, kept under .nightrank/bench.
 
-als is `implicit`'s; ials is frequency-regularised implicit ALS by plain solves (Rendle, Krichene, Zhang and Koren,
-"Revisiting the performance of iALS on item recommendation benchmarks", RecSys 2022), kept here until the package has
-the family. Its norms differ less between items than those of als, so there is less to skip. gauss and skewed are
-drawn: unit length, and norms over some decades.
+als is `implicit`'s; ials is the package's, whose norms differ less between items than those of als, so there is less
+to skip. gauss and skewed are drawn: unit length, and norms over some decades.
 """
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +15,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-KEPT = Path(__file__).resolve().parent.parent / ".nightrank" / "bench"
-REG, UNOBSERVED, NU = 0.003, 0.1, 1.0
+from nightrank.config.families import FAMILIES
+from nightrank.models.ials import fit_matrix
+
+KEPT = Path(__file__).resolve().parent.parent / ".nightrank" / "bench" / "vectors"
+EPOCHS = 8  # of ials
 Vectors = NDArray[np.float32]
 
 
@@ -55,35 +55,7 @@ def als(seen: csr_matrix, d: int, *, seed: int) -> tuple[Vectors, Vectors]:
     return np.asarray(model.user_factors), np.asarray(model.item_factors)
 
 
-def ials(seen: csr_matrix, d: int, *, seed: int, epochs: int = 4) -> tuple[Vectors, Vectors]:
-    """Alternate exact solves, each row's regularisation scaled by its frequency."""
-    items = np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(d), (seen.shape[1], d)).astype(np.float32)
-    transposed = seen.T.tocsr()
-    for _ in range(epochs):
-        users = _half(seen, items)
-        items = _half(transposed, users)
-    return users, items
-
-
-def _half(matrix: csr_matrix, others: Vectors, *, batch: int = 32) -> Vectors:
-    d = others.shape[1]
-    gramian = UNOBSERVED * (others.T @ others)
-    solved = np.zeros((matrix.shape[0], d), dtype=np.float32)
-
-    def solve(start: int) -> None:
-        stop = min(start + batch, matrix.shape[0])
-        left = np.empty((stop - start, d, d), dtype=np.float32)
-        right = np.empty((stop - start, d, 1), dtype=np.float32)
-        for place, row in enumerate(range(start, stop)):
-            found = others[matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]]
-            reg = REG * (len(found) + UNOBSERVED * len(others)) ** NU
-            left[place] = gramian + found.T @ found + reg * np.eye(d, dtype=np.float32)
-            right[place] = found.sum(axis=0)[:, None]
-        solved[start:stop] = np.linalg.solve(left, right)[:, :, 0]
-
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-    ):
-        list(pool.map(solve, range(0, matrix.shape[0], batch)))
-    return solved
+def ials(seen: csr_matrix, d: int, *, seed: int) -> tuple[Vectors, Vectors]:
+    """The package's, with its defaults but for the epochs."""
+    params = FAMILIES["ials"].defaults() | {"factors": d, "epochs": EPOCHS}
+    return fit_matrix(seen, params, seed=seed, threads=len(os.sched_getaffinity(0)))

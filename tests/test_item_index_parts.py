@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from nightrank import compiled
 from nightrank.errors import DataError
-from nightrank.ranking import ItemIndex, compiled, packing, product
+from nightrank.ranking import ItemIndex, packing, product
 from nightrank.ranking import index as index_module
 from reference import assert_exact, assert_same, f32, float32_sums, gaussian, skewed
 
@@ -115,8 +116,10 @@ def test_an_index_travels() -> None:
 
 PROGRAM = """
 import numpy as np
-from nightrank.ranking import canonical, compiled
-print(compiled.cache_folder())
+from pathlib import Path
+from nightrank import compiled
+from nightrank.ranking import canonical
+print(compiled.cache_folder(Path(canonical.__file__).parent))
 print(canonical.in_order(np.ones(3), np.ones(3, dtype=np.float32), np.float32(0.5)))
 """
 
@@ -162,4 +165,4 @@ def test_nowhere_to_write_means_compiling(monkeypatch: pytest.MonkeyPatch, tmp_p
     """Protects machines with a read-only home."""
     (tmp_path / "file").touch()
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "file"))
-    assert compiled.cache_folder.__wrapped__() is None
+    assert compiled.cache_folder.__wrapped__(tmp_path) is None

@@ -19,6 +19,7 @@ from nightrank.models.families import FITS
 
 PARAMS: dict[str, dict[str, Any]] = {
     "als": {"factors": 8, "reg": 0.05, "alpha": 3.0, "epochs": 4},
+    "ials": {"factors": 8, "reg": 0.003, "unobserved_weight": 0.1, "nu": 1.0, "epochs": 4},
     "popularity": {},
 }
 ARRAYS = ("user_vectors", "item_vectors", "item_bias")
@@ -166,14 +167,15 @@ def test_als_settings_do_something(change: dict[str, Any]) -> None:
     assert other.user_vectors.tobytes() != fitted("als", interactions).user_vectors.tobytes()
 
 
-def test_als_learns_blocks() -> None:
+@pytest.mark.parametrize("family", ["als", "ials"])
+def test_a_factorisation_learns_blocks(family: str) -> None:
     """Protects the orientation of the matrix: users of one block of items prefer their own block."""
     rng = np.random.default_rng(3)
     users, items = np.nonzero(
         (np.arange(40)[:, None] % 2 == np.arange(30) % 2) & (rng.random((40, 30)) < 0.6)
     )
     model = fitted(
-        "als",
+        family,
         from_events(coded(pa.table({"user": users, "item": items})), combine="sum"),
     )
     scores = model.user_vectors @ model.item_vectors.T

@@ -34,5 +34,5 @@ class FactorModel:
             if not np.isfinite(getattr(self, name)).all():
                 raise DataError(
                     f"{self.family} with {dict(self.params)} diverged: {name} holds values that are not finite; "
-                    "use a larger reg or a smaller alpha"
+                    "use a larger reg or smaller weights (alpha)"
                 )

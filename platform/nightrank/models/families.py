@@ -7,9 +7,14 @@ from collections.abc import Callable
 from nightrank.data.interactions import Interactions
 from nightrank.models.als import fit_als
 from nightrank.models.factor_model import FactorModel, Params
+from nightrank.models.ials import fit_ials
 from nightrank.models.popularity import fit_popularity
 
-FITS: dict[str, Callable[..., FactorModel]] = {"als": fit_als, "popularity": fit_popularity}
+FITS: dict[str, Callable[..., FactorModel]] = {
+    "als": fit_als,
+    "ials": fit_ials,
+    "popularity": fit_popularity,
+}
 
 
 def fit(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.ranking.compiled import compiled
+from nightrank.compiled import compiled
 from nightrank.ranking.tile import GATE, STRIP, WIDE
 
 PLAIN, BIASED, FLOAT = 0, 1, 2  # the sums: int8; int8 and a bias; float32, which always has one

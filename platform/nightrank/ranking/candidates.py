@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.compiled import inner
 from nightrank.ranking.arguments import HIGH, LOW, PLACE, Answer, Catalogue, Query, State
 from nightrank.ranking.canonical import canonical_key, in_order
-from nightrank.ranking.compiled import inner
 from nightrank.ranking.selection import keep, kth_largest, score_of, sort
 from nightrank.ranking.tile import STRIP
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.ranking.compiled import inner, reordered
+from nightrank.compiled import inner, reordered
 from nightrank.ranking.selection import key_of
 
 

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.compiled import compiled
 from nightrank.errors import DataError
-from nightrank.ranking.compiled import compiled
 from nightrank.ranking.tile import STEP_BYTES, STRIP
 
 HEAD_STRIPS = (

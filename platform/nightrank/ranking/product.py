@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.ranking.compiled import compiled
+from nightrank.compiled import compiled
 from nightrank.ranking.tile import GATE, STEP_BYTES, STRIP, WIDE, has_integer_product, make_tile
 
 STEPS = 64  # 256 columns: sums of 8 million, far beyond 16 bits

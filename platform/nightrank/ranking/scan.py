@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.compiled import compiled, inlined, inner
 from nightrank.ranking.arguments import (
     FLOAT,
     HIGH,
@@ -30,7 +31,6 @@ from nightrank.ranking.arguments import (
     new_state,
 )
 from nightrank.ranking.candidates import finish, make_room, score_few, take, trim
-from nightrank.ranking.compiled import compiled, inlined, inner
 from nightrank.ranking.packing import ROUNDED_UP
 from nightrank.ranking.selection import NO_BOUND, just_below, key_of, sort
 from nightrank.ranking.tile import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.ranking.compiled import inner
+from nightrank.compiled import inner
 
 NO_BOUND = np.int32(-(2**31))  # below every key
 

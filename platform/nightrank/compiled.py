@@ -2,7 +2,8 @@
 
 numba's own cache looks at the time of a function's file and at the CPU, so code compiled into a caller in another
 file would outlive a change, and code for one set of instructions a change of NUMBA_CPU_NAME. Here the folder is named
-by all that the code depends on: the files of this package, numba, the CPU and the settings of numba.
+by all that the code depends on: the files of the function's own package (`ranking`, `models`) and this one, numba,
+the CPU and the settings of numba. So compiled code calls compiled code of its own package alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +52,8 @@ def reordered(function: Function) -> Function:
 def _compile(function: Function, **options: Any) -> Function:
     if numba.config.DISABLE_JIT:
         raise NightrankError("NUMBA_DISABLE_JIT is set, and the engine is compiled code; unset it")
-    dispatcher, folder, before = numba.njit(**options)(function), cache_folder(), numba.config.CACHE_DIR
+    dispatcher, before = numba.njit(**options)(function), numba.config.CACHE_DIR
+    folder = cache_folder(Path(inspect.getfile(function)).parent)
     if folder is not None:
         try:
             numba.config.CACHE_DIR = folder
@@ -78,12 +81,12 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 
 @functools.cache
-def cache_folder() -> str | None:
-    """Where machine code is kept: below NUMBA_CACHE_DIR, or the user's cache folder. None where that cannot be
-    written, or others may write there, since what is in it is run: then every process compiles for itself."""
+def cache_folder(package: Path) -> str | None:
+    """Where a package's machine code is kept: below NUMBA_CACHE_DIR, or the user's cache folder. None where that
+    cannot be written, or others may write there, since what is in it is run: then every process compiles alone."""
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nightrank"
-        folder = Path(numba.config.CACHE_DIR or base) / _digest()
+        folder = Path(numba.config.CACHE_DIR or base) / _digest(package)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
         found = folder.stat()
@@ -93,13 +96,13 @@ def cache_folder() -> str | None:
     return str(folder) if is_ours and os.access(folder, os.W_OK) else None
 
 
-def _digest() -> str:
+def _digest(package: Path) -> str:
     features = llvmlite.binding.get_host_cpu_features().flatten()
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.binding.get_host_cpu_name()} {features}".encode())
     for name in sorted(
         name for name in os.environ if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
     ):
         digest.update(f"{name}={os.environ[name]}\n".encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in (Path(__file__), *sorted(package.glob("*.py"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
