@@ -16,7 +16,9 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from nightrank.config.families import FAMILIES
-from nightrank.models.ials import fit_matrix
+from nightrank.data.ids import ids_from_arrays
+from nightrank.data.interactions import Interactions
+from nightrank.models import fit
 
 KEPT = Path(__file__).resolve().parent.parent / ".nightrank" / "bench" / "vectors"
 EPOCHS = 8  # of ials
@@ -58,4 +60,7 @@ def als(seen: csr_matrix, d: int, *, seed: int) -> tuple[Vectors, Vectors]:
 def ials(seen: csr_matrix, d: int, *, seed: int) -> tuple[Vectors, Vectors]:
     """The package's, with its defaults but for the epochs."""
     params = FAMILIES["ials"].defaults() | {"factors": d, "epochs": EPOCHS}
-    return fit_matrix(seen, params, seed=seed, threads=len(os.sched_getaffinity(0)))
+    users, items = (ids_from_arrays([np.arange(n)]) for n in seen.shape)
+    interactions = Interactions(user_ids=users, item_ids=items, user_items=seen, times=None)
+    model = fit("ials", interactions, params=params, seed=seed, threads=len(os.sched_getaffinity(0)))
+    return model.user_vectors, model.item_vectors

@@ -15,6 +15,7 @@ from nightrank.config.families import FAMILIES
 from nightrank.data.interactions import Interactions, from_events
 from nightrank.errors import DataError
 from nightrank.models import FactorModel, fit
+from nightrank.models.factor_model import ARRAYS
 from nightrank.models.families import FITS
 
 PARAMS: dict[str, dict[str, Any]] = {
@@ -22,7 +23,6 @@ PARAMS: dict[str, dict[str, Any]] = {
     "ials": {"factors": 8, "reg": 0.003, "unobserved_weight": 0.1, "nu": 1.0, "epochs": 4},
     "popularity": {},
 }
-ARRAYS = ("user_vectors", "item_vectors", "item_bias")
 N_USERS, N_ITEMS = 150, 60
 
 
@@ -72,6 +72,7 @@ def test_arrays_are_float32_finite_and_of_one_width(family: str) -> None:
     assert model.user_vectors.shape == (N_USERS, width)
     assert model.item_vectors.shape == (N_ITEMS, width)
     assert model.item_bias.shape == (N_ITEMS,)
+    assert model.user_offset.shape == (N_USERS,)
     for name in ARRAYS:
         array = getattr(model, name)
         assert array.dtype == np.float32
@@ -210,6 +211,7 @@ def test_values_that_are_not_finite_are_refused_by_name(name: str, value: float)
         "user_vectors": np.ones((3, 2), dtype=np.float32),
         "item_vectors": np.ones((4, 2), dtype=np.float32),
         "item_bias": np.zeros(4, dtype=np.float32),
+        "user_offset": np.zeros(3, dtype=np.float32),
     }
     assert FactorModel(family="als", params={"reg": 0.1}, **arrays).params == {"reg": 0.1}
     arrays[name].reshape(-1)[-1] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from nightrank.errors import DataError
 
 Params = Mapping[str, int | float]
+Link = Literal["none", "identity", "logistic"]
+ARRAYS = ("user_vectors", "item_vectors", "item_bias", "user_offset")
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,12 @@ class FactorModel:
     """What a fit returns; nothing downstream knows how it was trained.
 
     user_vectors: float32 (n_users, d). item_vectors: float32 (n_items, d). item_bias: float32 (n_items,).
+    user_offset: float32 (n_users,); it is in predictions only, never in a ranking.
     All finite, C-contiguous, rows as in the interactions that it was fitted on. d may be 0.
+    link: what score + user_offset is. `identity`: a rating, on the scale of the weights. `logistic`: the logit of a
+    probability. `none`: on no scale, it only orders.
 
-    Raises DataError where a vector is not finite: the fit diverged.
+    Raises DataError where a value is not finite: the fit diverged.
     """
 
     family: str
@@ -28,11 +34,39 @@ class FactorModel:
     user_vectors: NDArray[np.float32]
     item_vectors: NDArray[np.float32]
     item_bias: NDArray[np.float32]
+    user_offset: NDArray[np.float32]
+    link: Link = "none"
 
     def __post_init__(self) -> None:
-        for name in ("user_vectors", "item_vectors", "item_bias"):
+        for name in ARRAYS:
             if not np.isfinite(getattr(self, name)).all():
                 raise DataError(
                     f"{self.family} with {dict(self.params)} diverged: {name} holds values that are not finite; "
-                    "use a larger reg or smaller weights (alpha)"
+                    "use a larger reg, a smaller learning_rate or smaller weights (alpha)"
                 )
+
+
+def factor_model(
+    family: str,
+    params: Params,
+    *,
+    users: NDArray[np.float32],
+    items: NDArray[np.float32],
+    item_bias: NDArray[np.float32] | None = None,
+    user_offset: NDArray[np.float32] | None = None,
+    link: Link = "none",
+) -> FactorModel:
+    """The model of vectors as a fit leaves them, float32 without a copy; a bias or offset that is None is 0."""
+
+    def own(values: NDArray[np.float32] | None, n: int) -> NDArray[np.float32]:
+        return np.zeros(n, dtype=np.float32) if values is None else np.ascontiguousarray(values, np.float32)
+
+    return FactorModel(
+        family=family,
+        params=dict(params),
+        user_vectors=np.ascontiguousarray(users, np.float32),
+        item_vectors=np.ascontiguousarray(items, np.float32),
+        item_bias=own(item_bias, len(items)),
+        user_offset=own(user_offset, len(users)),
+        link=link,
+    )

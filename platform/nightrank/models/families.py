@@ -7,10 +7,11 @@ from collections.abc import Callable
 from nightrank.data.interactions import Interactions
 from nightrank.models.als import fit_als
 from nightrank.models.factor_model import FactorModel, Params
+from nightrank.models.fitting import Epoch, Fitting, OnEpoch
 from nightrank.models.ials import fit_ials
 from nightrank.models.popularity import fit_popularity
 
-FITS: dict[str, Callable[..., FactorModel]] = {
+FITS: dict[str, Callable[[Interactions, Params, Fitting], FactorModel]] = {
     "als": fit_als,
     "ials": fit_ials,
     "popularity": fit_popularity,
@@ -18,7 +19,22 @@ FITS: dict[str, Callable[..., FactorModel]] = {
 
 
 def fit(
-    family: str, interactions: Interactions, *, params: Params, seed: int, threads: int = 1
+    family: str,
+    interactions: Interactions,
+    *,
+    params: Params,
+    seed: int,
+    threads: int = 1,
+    start: FactorModel | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> FactorModel:
-    """Fit a family whose name and params the settings have checked already."""
-    return FITS[family](interactions, params, seed=seed, threads=threads)
+    """Fit a family whose name and params the settings have checked already.
+
+    seed, threads, start, on_epoch: see `Fitting`. A family without epochs calls the hook once, at its end.
+    Raises DataError where the fit diverges, or cannot go on from `start`.
+    """
+    how = Fitting(seed=seed, threads=threads, start=start, on_epoch=on_epoch)
+    model = FITS[family](interactions, params, how)
+    if "epochs" not in params:
+        how.goes_on(Epoch(1, 1, model=lambda: model))
+    return model

@@ -28,6 +28,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,10 @@ from threadpoolctl import threadpool_limits
 
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
-from nightrank.models.factor_model import FactorModel, Params
+from nightrank.models.factor_model import FactorModel, Params, factor_model
+from nightrank.models.fitting import Epoch, Fitting
 from nightrank.models.products import LANES
-from nightrank.models.subspace import NONE, Cells, Floats, Task, sweep
+from nightrank.models.subspace import NONE, Cells, Floats, Task, squared_errors, sweep
 
 # Measured 2026-11 against 16, 64 and 128, d = 64 and 256, on three kinds of made events (6k x 4k users and items with
 # 77 cells a user, 30k x 41k with 31, 60k x 5k with 6). 64 takes 1.1 to 1.4 times as long an epoch, 128 1.5 to 1.9
@@ -68,30 +70,38 @@ class Objective:
         return result
 
 
-def fit_ials(interactions: Interactions, params: Params, *, seed: int, threads: int) -> FactorModel:
+def fit_ials(interactions: Interactions, params: Params, how: Fitting) -> FactorModel:
     """Fit `factors`, `reg`, `unobserved_weight`, `nu`, `epochs`. Raises DataError as `solve` does."""
-    users, items = fit_matrix(interactions.user_items, params, seed=seed, threads=threads)
-    return FactorModel(
-        family="ials",
-        params=dict(params),
-        user_vectors=users,
-        item_vectors=items,
-        item_bias=np.zeros(len(items), dtype=np.float32),
-    )
-
-
-def fit_matrix(user_items: csr_matrix, params: Params, *, seed: int, threads: int) -> tuple[Floats, Floats]:
-    """User and item vectors, float32 (n, factors), of a CSR of weights; what `fit_ials` does, with its Raises."""
-    objective = Objective(*(float(params[name]) for name in ("reg", "unobserved_weight", "nu")))
-    d = int(params["factors"])
+    objective, d, epochs = objective_of(params), int(params["factors"]), int(params["epochs"])
+    user_items = interactions.user_items
     by_user, by_item = cells_of(user_items), cells_of(user_items.T.tocsr())
-    rng = np.random.default_rng(seed)
-    users, items = (rng.normal(0.0, 0.1 / np.sqrt(d), (n, d)).astype(np.float32) for n in user_items.shape)
-    for _ in range(int(params["epochs"])):
-        squares = gramian(items, threads=threads)
-        users = solve(by_user, users, items, gramian=squares, objective=objective, threads=threads)
-        squares = gramian(users, threads=threads)
-        items = solve(by_item, items, users, gramian=squares, objective=objective, threads=threads)
+    users, items = _start(interactions, how, factors=d)
+    for number in range(1, epochs + 1):
+        squares = gramian(items, threads=how.threads)
+        users = solve(by_user, users, items, gramian=squares, objective=objective, threads=how.threads)
+        squares = gramian(users, threads=how.threads)
+        items = solve(by_item, items, users, gramian=squares, objective=objective, threads=how.threads)
+        model = partial(factor_model, "ials", params, users=users, items=items)
+        value = partial(loss, by_user, users, items, objective=objective, threads=how.threads)
+        if not how.goes_on(Epoch(number, epochs, model=model, loss=value)):
+            break
+    return model()
+
+
+def objective_of(params: Params) -> Objective:
+    """The constants of the loss among the parameters of a fit."""
+    return Objective(*(float(params[name]) for name in ("reg", "unobserved_weight", "nu")))
+
+
+def _start(interactions: Interactions, how: Fitting, *, factors: int) -> tuple[Floats, Floats]:
+    start = how.started("ials", interactions, factors=factors)
+    if start is not None:
+        return start[0], start[1]
+    rng = np.random.default_rng(how.seed)
+    users, items = (
+        rng.normal(0.0, 0.1 / np.sqrt(factors), (n, factors)).astype(np.float32)
+        for n in interactions.user_items.shape
+    )
     return users, items
 
 
@@ -186,18 +196,19 @@ def project(
     return result
 
 
-def loss(cells: Cells, users: Floats, items: Floats, *, objective: Objective) -> float:
+def loss(cells: Cells, users: Floats, items: Floats, *, objective: Objective, threads: int = 1) -> float:
     """The loss of the module's docstring, in float64. cells: of the users."""
     n_cells = np.diff(cells.offsets), np.bincount(cells.columns, minlength=len(items))
-    total = objective.unobserved_weight * float((gramian(users) * gramian(items)).sum())
+    squares = gramian(users, threads=threads) * gramian(items, threads=threads)
+    total = objective.unobserved_weight * float(squares.sum())
     for vectors, others, counts in ((users, items, n_cells[0]), (items, users, n_cells[1])):
         total += float(objective.regs(counts, len(others)) @ np.square(vectors, dtype=np.float64).sum(axis=1))
-    user_of = np.repeat(np.arange(len(users)), n_cells[0])
-    for start in range(0, len(user_of), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        predictions = (users[user_of[part]] * items[cells.columns[part]].astype(np.float64)).sum(axis=1)
-        total += float(cells.weights[part].astype(np.float64) @ np.square(1.0 - predictions))
-    return total
+    matrices = _read_only(users), _read_only(items)
+    own_cells = Cells(*(_read_only(array) for array in cells))
+    with ThreadPoolExecutor(threads) as pool:
+        return total + sum(
+            pool.map(lambda part: squared_errors(own_cells, *matrices, *part), _parts(cells.offsets))
+        )
 
 
 def _blocks(matrix: NDArray[np.float64], block: int) -> Floats:

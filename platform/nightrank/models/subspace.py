@@ -275,3 +275,22 @@ def substitute(matrix: Floats, inverses: Floats, right: Floats, result: Floats) 
             right[i] = -right[i] - _dot(matrix[i, end:], result[end:])
         for i in range(LANES):
             result[start + i] = _dot(inverses[start // LANES, i], right[start:end])
+
+
+@compiled
+def squared_errors(cells: Cells, rows: Floats, others: Floats, first: int, last: int) -> float:
+    """The sum of w (1 - x.v)^2 over the cells of rows first to last, in float64. rows: (n, d). others: as in Task."""
+    total = 0.0
+    for row in range(first, last):
+        for cell in range(cells.offsets[row], cells.offsets[row + 1]):
+            error = 1.0 - _exact_dot(rows[row], others[cells.columns[cell]])
+            total += np.float64(cells.weights[cell]) * error * error
+    return total
+
+
+@reordered
+def _exact_dot(row: Floats, other: Floats) -> float:
+    total = 0.0
+    for column in range(row.shape[0]):
+        total += np.float64(row[column]) * np.float64(other[column])
+    return total

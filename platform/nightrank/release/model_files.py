@@ -38,6 +38,7 @@ class ModelCard(BaseModel):
 
     family: str
     params: dict[str, int | float]
+    link: Literal["none", "identity", "logistic"]
     seed: int
     n_users: int
     n_items: int
@@ -95,6 +96,11 @@ class ModelFiles:
         return self._array("item_bias", "float32", (self.card.n_items,))
 
     @cached_property
+    def user_offset(self) -> NDArray[np.float32]:
+        """float32 (n_users,): what predictions add to a score."""
+        return self._array("user_offset", "float32", (self.card.n_users,))
+
+    @cached_property
     def prepared(self) -> dict[str, NDArray[Any]]:
         """The arrays of the engine for these items, as `nightrank.ranking.packing` prepares them."""
         shapes = {"panels": (None, None, None)}
@@ -128,7 +134,8 @@ class ModelFiles:
 
         Raises ReleaseError for the first that does not fit.
         """
-        _ = (self.user_ids, self.item_ids, self.item_bias, self.prepared, self.popularity, self.seen)
+        _ = (self.user_ids, self.item_ids, self.item_bias, self.user_offset)
+        _ = (self.prepared, self.popularity, self.seen)
         width = self.user_vectors.shape[1]
         self._array("item_vectors", "float32", (self.card.n_items, width))
         if int(self.bucket_offsets[-1]) != self.card.n_users:
@@ -160,6 +167,7 @@ def save_model(
         "user_vectors": model.user_vectors[order],
         "item_vectors": model.item_vectors,
         "item_bias": model.item_bias,
+        "user_offset": model.user_offset[order],
         **{f"index_{name}": array for name, array in prepare(model.item_vectors, model.item_bias).items()},
         "popularity": interactions.item_counts,
         "seen_offsets": seen.indptr,
@@ -171,6 +179,7 @@ def save_model(
     card = ModelCard(
         family=model.family,
         params=dict(model.params),
+        link=model.link,
         seed=seed,
         n_users=len(interactions.user_ids),
         n_items=len(interactions.item_ids),

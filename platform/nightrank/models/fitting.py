@@ -1,0 +1,72 @@
+"""How a family is fitted, beside its parameters: seed, threads, where to begin, and who looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightrank.data.interactions import Interactions
+from nightrank.errors import DataError
+from nightrank.models.factor_model import FactorModel
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass that has ended. number: from 1. of: how many there will be.
+
+    model: what the fit would return if it ended here; a copy, so it costs one. loss: what training minimises, at this
+    point, where the family can say it. Both only mean this epoch until the hook returns.
+    """
+
+    number: int
+    of: int
+    model: Callable[[], FactorModel]
+    loss: Callable[[], float] | None = None
+
+
+OnEpoch = Callable[[Epoch], bool]
+
+
+class Stopped(Exception):
+    """Carries a hook's wish to end through a library's own loop."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """seed: of everything random. threads: a model never depends on them.
+
+    start: a model of the same family, rows and factors, to go on from in place of random vectors (warm start).
+    on_epoch: called after every epoch; where it returns False, the fit ends with the model of that epoch.
+    """
+
+    seed: int
+    threads: int = 1
+    start: FactorModel | None = None
+    on_epoch: OnEpoch | None = None
+
+    def goes_on(self, epoch: Epoch) -> bool:
+        """Tell the hook, if there is one, and ask it."""
+        return self.on_epoch is None or self.on_epoch(epoch)
+
+    def started(
+        self, family: str, interactions: Interactions, *, factors: int
+    ) -> tuple[NDArray[np.float32], ...] | None:
+        """Copies of the user vectors, item vectors and item bias to go on from, or None.
+
+        Raises DataError where `start` is of another family or shape.
+        """
+        if self.start is None:
+            return None
+        vectors = self.start.user_vectors, self.start.item_vectors
+        found = self.start.family, *(array.shape for array in vectors)
+        n_users, n_items = interactions.user_items.shape
+        wanted = family, (n_users, factors), (n_items, factors)
+        if found != wanted:
+            raise DataError(
+                f"a warm start needs a model of the same family, users, items and factors: found {found}, expected "
+                f"{wanted}; bring its rows into the order of these ids, or start afresh"
+            )
+        return vectors[0].copy(), vectors[1].copy(), self.start.item_bias.copy()
