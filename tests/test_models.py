@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from implicit.cpu.als import AlternatingLeastSquares
-from threadpoolctl import threadpool_limits
 
 from eventfiles import coded
 from nightrank.config.families import FAMILIES
@@ -20,9 +18,13 @@ from nightrank.models.families import FITS
 
 PARAMS: dict[str, dict[str, Any]] = {
     "als": {"factors": 8, "reg": 0.05, "alpha": 3.0, "epochs": 4},
+    "bpr": {"factors": 8, "reg": 0.01, "learning_rate": 0.05, "epochs": 60},
     "ials": {"factors": 8, "reg": 0.003, "unobserved_weight": 0.1, "nu": 1.0, "epochs": 4},
+    "lmf": {"factors": 8, "reg": 0.6, "learning_rate": 0.5, "epochs": 20},
     "popularity": {},
+    "svd": {"factors": 8},
 }
+IMPLICIT = ("als", "ials")  # whose scores come near 1 where a pair is observed
 N_USERS, N_ITEMS = 150, 60
 
 
@@ -120,11 +122,15 @@ def test_fit_leaves_its_input_alone(family: str, change: dict[str, Any]) -> None
 
 @families
 def test_a_user_with_one_event_has_a_vector(family: str) -> None:
-    """Protects the smallest history, at row 0: it is fitted like any other, and not left at zero."""
+    """Protects the smallest history, at row 0: it is fitted like any other, and not left at zero. With svd a single
+    rating is its own mean, so there is no more to say of the user than that."""
     model = fitted(family, data())
     assert np.diff(data().user_items.indptr)[0] == 1
     assert model.user_vectors[0].shape == model.user_vectors[1].shape
-    if model.user_vectors.shape[1]:
+    if family == "svd":
+        np.testing.assert_allclose(model.user_vectors[0], 0.0, atol=1e-7)
+        assert model.user_offset[0] == data().user_items.data[0]
+    elif model.user_vectors.shape[1]:
         assert model.user_vectors[0].any()
 
 
@@ -135,40 +141,13 @@ def test_one_pair_alone_can_be_fitted(family: str) -> None:
     model = fitted(family, one)
     assert (len(model.user_vectors), len(model.item_vectors)) == (1, 1)
     score = float(model.user_vectors[0] @ model.item_vectors[0] + model.item_bias[0])
-    assert score > 0.5
+    if family in (*IMPLICIT, "popularity"):
+        assert score > 0.5
+    if family == "svd":
+        assert score + model.user_offset[0] == 2.0
 
 
-# als
-
-
-@pytest.mark.parametrize("alpha", [1.0, 3.0])
-def test_als_equals_the_library(alpha: float) -> None:
-    """Protects the meaning of factors, reg, alpha, epochs and seed: `implicit` itself gives the same bits."""
-    interactions = data()
-    with threadpool_limits(limits=1, user_api="blas"):
-        peer = AlternatingLeastSquares(
-            factors=8, regularization=0.05, alpha=alpha, iterations=4, random_state=7, num_threads=1
-        )
-        peer.fit(interactions.user_items, show_progress=False)
-    model = fit("als", interactions, params=PARAMS["als"] | {"alpha": alpha}, seed=7)
-    assert model.user_vectors.tobytes() == peer.user_factors.tobytes()
-    assert model.item_vectors.tobytes() == peer.item_factors.tobytes()
-    assert not model.item_bias.any()
-
-
-@pytest.mark.parametrize(
-    "change", [{"factors": 9}, {"reg": 0.5}, {"alpha": 1.0}, {"epochs": 5}, {"seed": 8}], ids=str
-)
-def test_als_settings_do_something(change: dict[str, Any]) -> None:
-    """Protects against a setting that is read and dropped."""
-    interactions = data()
-    arguments = PARAMS["als"] | {"seed": 7} | change
-    seed = arguments.pop("seed")
-    other = fit("als", interactions, params=arguments, seed=seed)
-    assert other.user_vectors.tobytes() != fitted("als", interactions).user_vectors.tobytes()
-
-
-@pytest.mark.parametrize("family", ["als", "ials"])
+@pytest.mark.parametrize("family", ["als", "bpr", "ials", "lmf"])
 def test_a_factorisation_learns_blocks(family: str) -> None:
     """Protects the orientation of the matrix: users of one block of items prefer their own block."""
     rng = np.random.default_rng(3)
@@ -179,10 +158,13 @@ def test_a_factorisation_learns_blocks(family: str) -> None:
         family,
         from_events(coded(pa.table({"user": users, "item": items})), combine="sum"),
     )
-    scores = model.user_vectors @ model.item_vectors.T
+    scores = model.user_vectors @ model.item_vectors.T + model.item_bias
     own = np.arange(40)[:, None] % 2 == np.arange(30) % 2
-    assert scores[own].mean() > 0.5
-    assert np.abs(scores[~own]).mean() < scores[own].mean() / 3
+    of_own, of_other = scores[own].reshape(40, 15), scores[~own].reshape(40, 15)
+    assert (of_own.mean(axis=1) > of_other.mean(axis=1) + of_other.std(axis=1)).mean() > 0.95
+    if family in IMPLICIT:
+        assert scores[own].mean() > 0.5
+        assert np.abs(scores[~own]).mean() < scores[own].mean() / 3
 
 
 # popularity

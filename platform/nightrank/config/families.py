@@ -112,6 +112,50 @@ _IALS = Family(
     )
 )
 
+_BPR = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors, without the item's bias. `implicit` defaults to 100.
+            "factors": Param(int, 1, 64, Choices((16, 32, 64, 96, 128)), maximum=4096),
+            # L2 regularisation of a step; the default is `implicit`'s.
+            "reg": Param(float, 0.0, 0.01, Range(1e-4, 1e-1, log=True)),
+            # Of stochastic gradient descent, constant; the default is `implicit`'s.
+            "learning_rate": Param(float, 0.0, 0.01, Range(3e-3, 1e-1, log=True), minimum_allowed=False),
+            # One draws as many pairs as there are; the default is `implicit`'s.
+            "epochs": Param(int, 1, 100, Choices((50, 100, 200)), maximum=10_000),
+        }
+    )
+)
+
+_LMF = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors, without the two biases; the default is `implicit`'s.
+            "factors": Param(int, 1, 30, Choices((16, 32, 64, 96)), maximum=4096),
+            # L2 regularisation of a row; the default is `implicit`'s.
+            "reg": Param(float, 0.0, 0.6, Range(0.1, 10.0, log=True)),
+            # Of adaptive steps (AdaGrad), whose length it is at the start; the default is `implicit`'s.
+            "learning_rate": Param(float, 0.0, 1.0, Range(0.1, 2.0, log=True), minimum_allowed=False),
+            # Steps over users and items; the default is `implicit`'s.
+            "epochs": Param(int, 1, 30, Choices((15, 30, 60)), maximum=10_000),
+        }
+    )
+)
+
+# 10 to 200 covers what is published for ratings (Sarwar et al. 2000 found 14 best on MovieLens); more fits the noise.
+_SVD = Family(
+    MappingProxyType(
+        {"factors": Param(int, 1, 50, Choices((10, 20, 50, 100, 200)), maximum=4096)},
+    )
+)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {"als": _ALS, "ials": _IALS, "popularity": Family(MappingProxyType({}), searchable=False)}
+    {
+        "als": _ALS,
+        "bpr": _BPR,
+        "ials": _IALS,
+        "lmf": _LMF,
+        "popularity": Family(MappingProxyType({}), searchable=False),
+        "svd": _SVD,
+    }
 )

@@ -12,13 +12,11 @@ A fit holds two copies of the CSR beside its input: one scaled by alpha, one tra
 from __future__ import annotations
 
 from implicit.cpu import als as library
-from implicit.recommender_base import ModelFitError
 from threadpoolctl import threadpool_limits
 
 from nightrank.data.interactions import Interactions
-from nightrank.errors import DataError
 from nightrank.models.factor_model import FactorModel, Params, factor_model
-from nightrank.models.fitting import Epoch, Fitting, Stopped
+from nightrank.models.fitting import Epoch, Fitting, Stopped, in_library
 
 
 def fit_als(interactions: Interactions, params: Params, how: Fitting) -> FactorModel:
@@ -40,7 +38,7 @@ def _fit(interactions: Interactions, params: Params, how: Fitting) -> FactorMode
     )
     start = how.started("als", interactions, factors=factors)
     if start is not None:
-        model.user_factors, model.item_factors, _ = start
+        model.user_factors, model.item_factors = start[:2]
     # Scaled here, by the same product, since at alpha 1 the library takes the input as it is, and it
     # refuses the read-only arrays that memory maps and Ray's object store hand out.
     confidence = float(params["alpha"]) * interactions.user_items
@@ -59,12 +57,6 @@ def _fit(interactions: Interactions, params: Params, how: Fitting) -> FactorMode
         if not how.goes_on(Epoch(iteration + 1, epochs, model=so_far, loss=loss)):
             raise Stopped
 
-    try:
+    with in_library("als", params):
         model.fit(confidence, show_progress=False, callback=told)
-    except Stopped:
-        pass
-    except ModelFitError as error:
-        raise DataError(
-            f"als with {dict(params)} diverged ({error}); use a larger reg or a smaller alpha"
-        ) from None
     return factor_model("als", params, users=model.user_factors, items=model.item_factors)

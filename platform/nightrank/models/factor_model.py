@@ -14,6 +14,7 @@ from nightrank.errors import DataError
 Params = Mapping[str, int | float]
 Link = Literal["none", "identity", "logistic"]
 ARRAYS = ("user_vectors", "item_vectors", "item_bias", "user_offset")
+CURE = "use a larger reg, a smaller learning_rate or smaller weights (alpha)"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FactorModel:
             if not np.isfinite(getattr(self, name)).all():
                 raise DataError(
                     f"{self.family} with {dict(self.params)} diverged: {name} holds values that are not finite; "
-                    "use a larger reg, a smaller learning_rate or smaller weights (alpha)"
+                    + CURE
                 )
 
 

@@ -6,15 +6,21 @@ from collections.abc import Callable
 
 from nightrank.data.interactions import Interactions
 from nightrank.models.als import fit_als
+from nightrank.models.bpr import fit_bpr
 from nightrank.models.factor_model import FactorModel, Params
 from nightrank.models.fitting import Epoch, Fitting, OnEpoch
 from nightrank.models.ials import fit_ials
+from nightrank.models.lmf import fit_lmf
 from nightrank.models.popularity import fit_popularity
+from nightrank.models.svd import fit_svd
 
 FITS: dict[str, Callable[[Interactions, Params, Fitting], FactorModel]] = {
     "als": fit_als,
+    "bpr": fit_bpr,
     "ials": fit_ials,
+    "lmf": fit_lmf,
     "popularity": fit_popularity,
+    "svd": fit_svd,
 }
 
 

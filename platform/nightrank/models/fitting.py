@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from implicit.recommender_base import ModelFitError
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
-from nightrank.models.factor_model import FactorModel
+from nightrank.models.factor_model import ARRAYS, CURE, FactorModel, Params
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,14 @@ class Fitting:
     def started(
         self, family: str, interactions: Interactions, *, factors: int
     ) -> tuple[NDArray[np.float32], ...] | None:
-        """Copies of the user vectors, item vectors and item bias to go on from, or None.
+        """Copies of the arrays to go on from, in the order of `factor_model.ARRAYS`, or None.
 
         Raises DataError where `start` is of another family or shape.
         """
         if self.start is None:
             return None
-        vectors = self.start.user_vectors, self.start.item_vectors
-        found = self.start.family, *(array.shape for array in vectors)
+        arrays = [getattr(self.start, name) for name in ARRAYS]
+        found = self.start.family, *(array.shape for array in arrays[:2])
         n_users, n_items = interactions.user_items.shape
         wanted = family, (n_users, factors), (n_items, factors)
         if found != wanted:
@@ -69,4 +72,25 @@ class Fitting:
                 f"a warm start needs a model of the same family, users, items and factors: found {found}, expected "
                 f"{wanted}; bring its rows into the order of these ids, or start afresh"
             )
-        return vectors[0].copy(), vectors[1].copy(), self.start.item_bias.copy()
+        return tuple(array.copy() for array in arrays)
+
+
+@contextmanager
+def in_library(family: str, params: Params) -> Iterator[None]:
+    """Around the fit of `implicit`: `Stopped` ends it in peace, and what it calls a failed fit is a DataError."""
+    try:
+        yield
+    except Stopped:
+        pass
+    except ModelFitError as error:
+        raise DataError(f"{family} with {dict(params)} diverged ({error}); {CURE}") from None
+
+
+def writable(matrix: csr_matrix) -> csr_matrix:
+    """The same matrix on arrays that can be written: the library asks for that, although it writes none of them.
+
+    Read-only ones (Ray's object store) are copied; those of a private memory map are shared as they are.
+    """
+    arrays = (matrix.data, matrix.indices, matrix.indptr)
+    own = [array if array.flags.writeable else array.copy() for array in arrays]
+    return csr_matrix(tuple(own), shape=matrix.shape)
