@@ -2,5 +2,6 @@
 
 from nightrank.models.factor_model import FactorModel
 from nightrank.models.families import fit
+from nightrank.models.fold_in import FoldIn, fold_in
 
-__all__ = ["FactorModel", "fit"]
+__all__ = ["FactorModel", "FoldIn", "fit", "fold_in"]

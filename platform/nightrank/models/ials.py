@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
@@ -41,6 +40,7 @@ from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 from nightrank.models.factor_model import FactorModel, Params, factor_model
 from nightrank.models.fitting import Epoch, Fitting
+from nightrank.models.least_squares import minimiser
 from nightrank.models.products import LANES
 from nightrank.models.subspace import NONE, Cells, Floats, Task, squared_errors, sweep
 
@@ -175,22 +175,16 @@ def project(
     others, gramian: as in `solve`. cells * d^2 + d^3 / 3 multiplications a row.
     Raises DataError where a system is not positive definite in float64.
     """
-    d = others.shape[1]
-    result = np.zeros((len(cells.offsets) - 1, d))
+    result = np.zeros((len(cells.offsets) - 1, others.shape[1]))
     regs = objective.regs(np.diff(cells.offsets), len(others))
-    for row, (begin, end) in enumerate(zip(cells.offsets[:-1], cells.offsets[1:], strict=True)):
+    for row, (begin, end) in enumerate(itertools.pairwise(cells.offsets)):
         if begin == end:
             continue  # 0
-        left, right = objective.unobserved_weight * gramian, np.zeros(d)
-        left.flat[:: d + 1] += regs[row]
-        for start in range(begin, end, _AT_ONCE):
-            part = slice(start, min(start + _AT_ONCE, end))
-            vectors = others[cells.columns[part]].astype(np.float64)
-            weights = cells.weights[part].astype(np.float64)
-            left += (vectors.T * weights) @ vectors
-            right += weights @ vectors
+        base = objective.unobserved_weight * gramian
+        base.flat[:: len(base) + 1] += regs[row]
+        weights = cells.weights[begin:end].astype(np.float64)
         try:
-            result[row] = cho_solve(cho_factor(left, overwrite_a=True, check_finite=False), right)
+            result[row] = minimiser(others, cells.columns[begin:end], base=base, left=weights, right=weights)
         except np.linalg.LinAlgError:
             raise _singular(objective, row) from None
     return result
