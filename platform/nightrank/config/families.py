@@ -8,7 +8,7 @@ event tables, tuned on none. A family that is not in the table does not exist in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -63,10 +63,14 @@ class Param:
 
 @dataclass(frozen=True)
 class Family:
-    """A model family; `searchable` if a sweep may try it."""
+    """A model family; `searchable` if a sweep may try it.
+
+    combine: what repeated pairs combine by where a job says nothing: sum (they are counts) or last (ratings).
+    """
 
     params: Mapping[str, Param]
     searchable: bool = True
+    combine: str = "sum"
 
     def defaults(self) -> dict[str, Number]:
         """Every parameter's default."""
@@ -115,3 +119,12 @@ _IALS = Family(
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {"als": _ALS, "ials": _IALS, "popularity": Family(MappingProxyType({}), searchable=False)}
 )
+
+
+def combines(families: Iterable[str]) -> tuple[str, ...]:
+    """The distinct defaults of `combine` of these families, sum first; the baseline has none of its own.
+
+    It counts users and looks at no weight, so it takes what the others do.
+    """
+    found = {FAMILIES[name].combine for name in families if FAMILIES[name].searchable} or {"sum"}
+    return tuple(how for how in ("sum", "last") if how in found)
