@@ -47,6 +47,15 @@ def test_units_that_are_damaged_before_publishing_are_scored_again(tmp_path: Pat
     assert missing_units(run) == everything[:4]
 
 
+@pytest.mark.parametrize("kind", ["per_user", "temporal", "random_mask"])
+def test_every_kind_of_split_leads_to_a_release(tmp_path: Path, kind: str) -> None:
+    """The gate judges on the split that the job names, and the release is fitted on all events whatever it is."""
+    published = published_release(tmp_path, split={"kind": kind})
+    train = published.run.finished("train")
+    assert 0 < train["quality"]["n_users"] <= 60
+    assert train["model"]["pairs"] == len(make_events())
+
+
 def test_one_process_works_on_a_run_at_a_time(tmp_path: Path) -> None:
     """The second of two equal commands ends at once and says that the first is at it."""
     run = open_run(make_job(tmp_path))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import made
-from nightrank.batch.inputs import find_inputs, load_splits
+from nightrank.batch.inputs import find_inputs, load_interactions, load_splits
 from nightrank.batch.split_files import DONE, open_split, save_splits
 from nightrank.batch.trials import BASELINE, Spec, died, leaderboard, measure, spec_of, specs, winner
+from nightrank.config import families
 from nightrank.config.families import FAMILIES, Choices, Range, Space
 from nightrank.config.job import JobConfig
 from nightrank.data.splits import Split
@@ -285,6 +290,37 @@ def test_what_a_trial_writes_into_a_split_stays_with_it(job: JobConfig, tmp_path
     one.train.user_items.data[:] = -1.0
     for seen in (other, open_split(tmp_path / "split", combine="sum")):
         assert seen.train.user_items.data.tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("kind", ["leave_last", "per_user", "temporal", "random_mask"])
+def test_a_family_of_ratings_has_its_own_weights_and_the_same_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Where families combine repeats otherwise, each trial opens its own weights, and all rank against one truth."""
+    ratings = replace(FAMILIES["als"], combine="last")
+    monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "ratings": ratings})
+    job = made.make_job(tmp_path, split={"kind": kind})
+    events = made.make_events()
+    later = events.set_column(3, "timestamp", pc.add(events["timestamp"], 1))
+    pq.write_table(pa.concat_tables([events, later.slice(0, 200)]), tmp_path / "events.parquet")
+    splits = load_splits(job, find_inputs(job), families=["als", "ratings"], validation=True)
+    save_splits(tmp_path / "split", splits)
+    summed, last, baseline = (
+        open_split(tmp_path / "split", combine=job.combines([family])[0])
+        for family in ("als", "ratings", BASELINE)
+    )
+    assert (summed.truth != last.truth).nnz == 0
+    assert summed.train.user_items.indices.tolist() == last.train.user_items.indices.tolist()
+    assert summed.train.user_items.data.sum() > last.train.user_items.data.sum()
+    assert (baseline.train.user_items != summed.train.user_items).nnz == 0
+    assert measure(spec_of("als", RECIPE), last, job=job, threads=1)["value"] is not None
+    alone = load_splits(job, find_inputs(job), families=["ratings", BASELINE])
+    assert list(alone) == ["last"]
+    weights = [
+        load_interactions(job, find_inputs(job), family=name).user_items for name in ("als", "ratings")
+    ]
+    assert weights[0].sum() > weights[1].sum()
+    assert weights[0].nnz == weights[1].nnz
 
 
 def test_a_split_that_was_cut_short_is_not_complete(job: JobConfig, tmp_path: Path) -> None:
