@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nightrank.data import splits
 from nightrank.data.splits import hold_out
 from nightrank.errors import DataError
 from splitting import (
@@ -22,11 +23,14 @@ from splitting import (
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5])
 @pytest.mark.parametrize("half_life_days", [None, HALF_LIFE_DAYS])
-def test_temporal_equals_a_plain_loop(seed: int, share: float, half_life_days: float | None) -> None:
+def test_temporal_equals_a_plain_loop(
+    seed: int, share: float, half_life_days: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Protects train from anything after the cut: it is the events up to the cut, weighed as if no other existed.
 
     Test is the pairs all of whose events lie after it; a pair with events on both sides keeps its earlier ones.
     """
+    monkeypatch.setattr(splits, "CHUNK_EVENTS", 97)
     events = random_events(seed)
     for _ in range(2):
         whole = pool(events, "temporal", how={"share": share}, half_life_days=half_life_days)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from nightrank.config.split import WITHOUT_TIMES
-from nightrank.data.grouping import occurrences
+from nightrank.data.events import Events
+from nightrank.data.grouping import CHUNK_EVENTS, occurrences
 from nightrank.data.interactions import Interactions
 from nightrank.data.pools import Pool, combined_pairs, pair_keys
 from nightrank.errors import DataError
@@ -134,8 +135,8 @@ def _temporal(pool: Pool) -> tuple[NDArray[np.bool_], Pool]:
     cut = _cut(pairs.times, share=pool.how.share)
     before = events.where(events.times <= cut)
     held_out = pairs.times > cut
-    begun = before.users * np.int64(len(before.item_ids)) + before.items
-    held_out[held_out] = ~np.isin(pair_keys(pairs, before.user_ids, before.item_ids)[held_out], begun)
+    late = pair_keys(pairs, before.user_ids, before.item_ids)[held_out]
+    held_out[held_out] = ~_occurring(late, before)
     if not held_out.any():
         raise DataError(
             "split.kind is temporal, but every pair with an event after the cut has one before it too, so nothing "
@@ -143,6 +144,17 @@ def _temporal(pool: Pool) -> tuple[NDArray[np.bool_], Pool]:
         )
     trains = combined_pairs(before, tuple(pool.pairs), half_life_days=pairs.half_life_days)
     return held_out, replace(pool, pairs=trains, events=before)
+
+
+def _occurring(keys: NDArray[np.int64], events: Events) -> NDArray[np.bool_]:
+    """Which of these pairs (`pair_keys` in the rows of the events, ascending) have an event."""
+    found = np.zeros(len(keys), dtype=np.bool_)
+    for start in range(0, len(events), CHUNK_EVENTS):  # the keys of all events would take 8 bytes each
+        part = slice(start, start + CHUNK_EVENTS)
+        wanted = events.users[part] * np.int64(len(events.item_ids)) + events.items[part]
+        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        found[places[keys[places] == wanted]] = True
+    return found
 
 
 def _cut(times: NDArray[np.int64], *, share: float) -> int:
