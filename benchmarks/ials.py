@@ -28,10 +28,12 @@ from threadpoolctl import threadpool_limits
 
 from nightrank.config.events import WeighingConfig
 from nightrank.config.families import FAMILIES
+from nightrank.config.split import SplitConfig
 from nightrank.config.strict import validate
 from nightrank.data.events import event_files, read_events
 from nightrank.data.interactions import Interactions, interactions_of
-from nightrank.data.splits import split
+from nightrank.data.pools import Pool
+from nightrank.data.splits import hold_out
 from nightrank.data.synth_scale import ScaleRecipe, make_scale
 from nightrank.models import fit
 from nightrank.models.ials import BLOCK, Objective, cells_of, gramian, solve
@@ -105,7 +107,8 @@ def epochs(matrix: csr_matrix, factors: list[int], *, seed: int, threads: int, r
 
 def quality(interactions: Interactions, factors: list[int], *, seed: int, threads: int) -> None:
     """The table of metrics: each user's last pair held out."""
-    held_out = split(interactions, kind="leave_last", n=1, seed=seed)
+    pool = Pool({"sum": interactions}, how=SplitConfig(kind="leave_last", n=1), seed=seed)
+    held_out = hold_out(pool).splits["sum"]
     print(f"\n{QUALITY}\n|{'---|' * (QUALITY.count('|') - 1)}")
     recipes = [("popularity", 0)] + [(family, d) for family in ("als", "ials") for d in factors]
     for family, d in recipes:

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightrank.batch.inputs import find_inputs, load_interactions
+from nightrank.batch.inputs import find_inputs, load_interactions, load_splits
 from nightrank.batch.publish import publish
 from nightrank.batch.run import Run, start_run
 from nightrank.batch.score import RECOMMENDATIONS, ScoreUnits, all_units, record_name
 from nightrank.batch.train import chosen_recipe
 from nightrank.config.job import JobConfig, resolve_paths
-from nightrank.data.splits import split
+from nightrank.data.splits import split_for
 from nightrank.models import fit
 from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.gates import quality_gate
@@ -119,12 +119,14 @@ def make_job(
 def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
     """The job's run with its recipe judged against popularity and fitted on all events."""
     run = start_run(open_store(job.store), job, find_inputs(job))
-    recipe, interactions = chosen_recipe(run), load_interactions(job, run.inputs)
-    tonight = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
+    recipe = chosen_recipe(run)
+    interactions = load_interactions(job, run.inputs, family=recipe.family)
+    splits = load_splits(job, run.inputs, families=(recipe.family, "popularity"))
     metric, k = job.objective.metric, job.objective.k
-    truth = relevant_truth(tonight, job.objective.rule)
     values = []
     for family, params in ((recipe.family, recipe.params), ("popularity", {})):
+        tonight = split_for(splits, job.combines([family])[0])
+        truth = relevant_truth(tonight, job.objective.rule)
         model = fit(family, tonight.train, params=params, seed=job.seed, threads=threads)
         values.append(per_user(model, tonight, metric=metric, k=k, truth=truth, threads=threads))
     quality = quality_gate(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from nightrank.config import families
 from nightrank.config.families import FAMILIES, Choices, Range
 from nightrank.config.job import JobConfig, load_job, resolve_paths
 from nightrank.config.locations import default_store, nightrank_home
@@ -61,7 +63,7 @@ def test_the_least_job_has_the_documented_defaults(tmp_path):
     assert (job.sweep.trials, job.gate.min_change, job.gate.min_coverage) == (24, -0.002, 0.05)
     assert job.score.model_dump() == {"k": 100, "exclude_seen": True, "buckets": None, "similar_items_k": 50}
     assert job.objective.model_dump() == {"metric": "ndcg", "k": 10, "relevant": None}
-    assert (job.events.combine, job.events.half_life_days, job.events.type_weights) == ("sum", None, {})
+    assert (job.events.combine, job.events.half_life_days, job.events.type_weights) == (None, None, {})
 
 
 def test_settings_are_frozen(tmp_path):
@@ -122,8 +124,13 @@ def test_events_that_cannot_be_meant_are_refused(tmp_path, events, said):
         ({"items": {"path": "i"}}, "items: found neither title nor categories"),
         ({"items": {"path": "i", "title": "t", "separator": ","}}, "items.separator"),
         ({"items": {"title": "t"}}, "items.path: missing"),
-        ({"split": {"kind": "temporal"}}, "split.kind: found \"temporal\", expected 'leave_last'"),
-        ({"split": {"share": 0.1}}, "split.share: not in this version"),
+        ({"split": {"kind": "random"}}, "split.kind: found \"random\", expected 'leave_last'"),
+        ({"split": {"share": 0.1}}, "split.share: found 0.1, which leave_last does not take; use n in its place"),
+        ({"split": {"kind": "per_user", "share": 0.1}}, "or set kind to temporal or random_mask"),
+        ({"split": {"kind": "temporal", "n": 2}}, "split.n: found 2, which temporal does not take; use share"),
+        ({"split": {"kind": "random_mask", "n": 1}}, "or set kind to leave_last or per_user"),
+        ({"split": {"kind": "random_mask", "share": 0}}, "split.share: found 0, expected more than 0"),
+        ({"split": {"kind": "temporal", "share": 1.0}}, "split.share: found 1.0, expected less than 1"),
         ({"split": {"n": 0}}, "split.n: found 0, expected at least 1"),
         ({"objective": {"metric": "rmse"}}, "objective.metric: found \"rmse\""),
         ({"objective": {"relevant": "rating>=4"}}, "objective.relevant: found \"rating>=4\""),
@@ -377,8 +384,42 @@ def test_resolve_paths_leaves_the_job_alone(tmp_path):
     assert (job.store, job.events.path) == ("s", "e.csv")
 
 
-def test_leave_last_needs_a_time_column(tmp_path):
+@pytest.mark.parametrize(("kind", "cure"), [("leave_last", "per_user"), ("temporal", "random_mask")])
+def test_a_split_by_time_needs_a_time_column(tmp_path, kind, cure):
     """A split by time over events without times is refused before anything is read, with both cures."""
-    message = refusal(tmp_path, events={"path": "/e.csv"}, split={"kind": "leave_last"})
-    assert "split.kind: leave_last goes by time and there is no time column" in message
-    assert "per_user" in message
+    message = refusal(tmp_path, events={"path": "/e.csv"}, split={"kind": kind})
+    assert f"split.kind: {kind} goes by time and there is no time column" in message
+    assert "events.columns.time" in message
+    assert cure in message
+
+
+def test_a_split_is_dumped_as_it_may_be_written(tmp_path):
+    """What a run records of its split loads again, holds no other kind's key, and the two shares are two runs."""
+    keys = {
+        "leave_last": {"n": 1},
+        "per_user": {"n": 1},
+        "temporal": {"share": 0.2},
+        "random_mask": {"share": 0.2},
+    }
+    for kind, taken in keys.items():
+        job = load_job(written(tmp_path, split={"kind": kind}))
+        assert job.without_locations()["split"] == {"kind": kind, **taken}
+        assert load_job(written(tmp_path, split=job.without_locations()["split"])).split == job.split
+    other = load_job(written(tmp_path, split={"kind": "random_mask", "share": 0.3}))
+    assert other.without_locations()["split"] == {"kind": "random_mask", "share": 0.3}
+
+
+def test_how_pairs_combine_follows_the_families_unless_it_is_set(tmp_path, monkeypatch):
+    """A family's own default holds where the job says nothing; the baseline, which looks at no weight, has none."""
+    ratings = replace(FAMILIES["als"], combine="last")
+    monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "ratings": ratings})
+    silent = load_job(written(tmp_path))
+    assert (
+        silent.combines(["als", "ials"]) == silent.combines(["popularity"]) == silent.combines([]) == ("sum",)
+    )
+    assert silent.combines(["ratings", "popularity"]) == ("last",)
+    assert silent.combines(["ratings", "als"]) == ("sum", "last")
+    said = load_job(written(tmp_path, events={**MOVIELENS, "combine": "max"}))
+    assert said.combines(["ratings", "als"]) == ("max",)
+    assert silent.families == ("als",)
+    assert load_job(written(tmp_path, train={"model": "popularity"})).families == ("popularity",)

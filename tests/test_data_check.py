@@ -16,20 +16,27 @@ from typer.testing import CliRunner
 
 from nightrank.cli.app import app
 from nightrank.config.events import WeighingConfig
+from nightrank.config.split import SplitConfig
 from nightrank.data.events import table_events
 from nightrank.data.report import Report, report_of
 from nightrank.errors import DataError
 
 
 def report(
-    columns: dict[str, Any], *, split_kind: str = "per_user", has_sweep: bool = False, **rules: Any
+    columns: dict[str, Any],
+    *,
+    split: dict[str, Any] | None = None,
+    has_sweep: bool = False,
+    defaults: tuple[str, ...] = ("sum",),
+    **rules: Any,
 ) -> Report:
     roles = {"weight": "weight", "time": "time", "type": "type"}
     named = {role: name for role, name in roles.items() if name in columns}
     checked = WeighingConfig.model_validate({"columns": named} | rules)
     table = pa.table({"user_id": columns["u"], "item_id": columns["i"]} | {n: columns[n] for n in named})
     events = table_events(table, **checked.columns.model_dump())
-    return report_of(events, checked, split_kind=split_kind, split_n=1, has_sweep=has_sweep)
+    how = SplitConfig.model_validate(split or {"kind": "per_user"})
+    return report_of(events, checked, how=how, seed=0, defaults=defaults, has_sweep=has_sweep)
 
 
 def random_columns(n: int = 2_000) -> dict[str, Any]:
@@ -61,7 +68,8 @@ def test_the_numbers_equal_plain_loops() -> None:
     assert found.events_per_user["median"] == np.median(list(users.values()))
     assert found.events_per_item["max"] == max(items.values())
     assert found.event_weights == {"min": 1, "median": np.median(columns["weight"]), "max": 3}
-    assert found.held_out_users == sum(n > 1 for n in Counter(user for user, _ in pairs).values())
+    measured = sum(n > 1 for n in Counter(user for user, _ in pairs).values())
+    assert (found.held_out_users, found.held_out_pairs, found.unknown_users) == (measured, measured, 0)
     assert (found.first, found.last) == ("1970-01-01T00:00:00Z", "1970-01-01T00:33:20Z")
     assert found.problems == ()
     assert names(found) == {"duplicate_rows"}
@@ -104,8 +112,17 @@ def test_what_a_practitioner_would_doubt(
         ({"u": [1, 1], "i": [1, 2]}, {}, r"1 user\(s\) left"),
         ({"u": [1, 2], "i": [1, 1]}, {}, r"1 item\(s\) left"),
         ({"u": [1, 2], "i": [1, 2]}, {}, "no user has more than 1 distinct items"),
-        (PLAIN, {"has_sweep": True}, "no user has more than 2 distinct items, and a sweep"),
-        (PLAIN, {"split_kind": "leave_last"}, "leave_last, but the events have no time column"),
+        (PLAIN, {"has_sweep": True}, "validation split of the sweep, .* more than 1 distinct items left"),
+        (PLAIN, {"split": {"kind": "leave_last"}}, "leave_last, but the events have no time column"),
+        (PLAIN, {"split": {"kind": "temporal"}}, "temporal, but the events have no time column"),
+        (PLAIN | {"time": [5] * 4}, {"split": {"kind": "temporal"}}, "no time to cut at"),
+        (
+            PLAIN | {"time": [1, 2, 3, 4]},
+            {"split": {"kind": "temporal", "share": 0.5}, "has_sweep": True},
+            "each of the 2 held-out pairs is of a user with no other pair",
+        ),
+        (PLAIN, {"split": {"kind": "random_mask", "share": 0.001}}, "masks 0 of 4 pairs"),
+        ({"u": [1, 1, 2], "i": [1, 1, 2]}, {"defaults": ("last",)}, "combine is null.*no time column"),
         (PLAIN | {"weight": [0.0] * 4}, {}, "combined weight of 0"),
         (PLAIN, {"min_events_per_user": 9}, "nothing is left of 4 rows"),
         (
@@ -123,6 +140,18 @@ def test_meaningless_training_is_a_problem(
     with pytest.raises(DataError, match=message):
         raise DataError("; ".join(found.problems))
     assert found.counts.rows == len(columns["u"])
+
+
+def test_the_test_split_is_counted_as_a_night_would_make_it() -> None:
+    """Protects the figures for splits by share: pairs and users of the truth, and users that train does not know."""
+    columns = {"u": [1, 1, 2, 2, 3, 3], "i": [1, 2, 1, 2, 1, 3], "time": [1, 9, 2, 3, 8, 9]}
+    found = report(columns, split={"kind": "temporal", "share": 0.5})
+    assert (found.held_out_users, found.held_out_pairs, found.unknown_users) == (1, 1, 1)
+    masked = report(
+        random_columns() | {"type": ["a"] * 2_000}, split={"kind": "random_mask"}, type_weights={"a": 1}
+    )
+    assert masked.held_out_pairs == pytest.approx(0.2 * masked.pairs, rel=0.15)
+    assert masked.problems == ()
 
 
 def job(folder: Path, text: str) -> Path:

@@ -56,7 +56,7 @@ def test_what_each_event_counts_is_recomputed(example: Path) -> None:
 def test_what_each_pair_weighs_is_recomputed(example: Path, how: str) -> None:
     """Combining the example's events gives the numbers of the table, and drops one pair of weight zero."""
     job = load_job(example, overrides=[f"events.combine={how}"])
-    found = load_interactions(job, find_inputs(job))
+    found = load_interactions(job, find_inputs(job), family="als")
     matrix = found.user_items.tocoo()
     pairs = {
         (found.user_ids[int(user)], found.item_ids[int(item)]): float(weight)
@@ -87,7 +87,7 @@ def test_what_a_minimum_of_events_leaves_is_recomputed(example: Path, row: Row) 
     """The pairs left and the counts of the page are those of the product."""
     names = ("min_events_per_item", "min_events_per_user")
     job = load_job(example, overrides=[f"events.{name}={row[name]}" for name in names])
-    found = load_interactions(job, find_inputs(job))
+    found = load_interactions(job, find_inputs(job), family="als")
     users, items = found.user_items.nonzero()
     pairs = [f"{found.user_ids[int(u)]} {found.item_ids[int(i)]}" for u, i in zip(users, items, strict=True)]
     assert row["pairs left"] == ", ".join(pairs)

@@ -19,9 +19,10 @@ from nightrank.config.job import JobConfig, load_job
 from nightrank.config.locations import DEFAULT_STORE
 from nightrank.config.reading import parse_yaml
 from nightrank.config.spaces import parse_models
+from nightrank.config.split import TAKES
 from nightrank.config.strict import StrictModel
 from nightrank.errors import SettingsError
-from pages import JOB, OPERATIONS, ROOT, TEXTS, Row, blocks, column, rows_of, written
+from pages import DATA, JOB, NIGHT, OPERATIONS, ROOT, TEXTS, Row, blocks, column, rows_of, written
 
 # The job file
 
@@ -74,7 +75,7 @@ def test_a_documented_default_is_the_real_one(row: Row) -> None:
 def test_documented_bounds_and_choices_are_the_real_ones(row: Row) -> None:
     """A value that the page allows is not refused, and the reverse."""
     bounds, choices = constraints(KEYS[row["key"]])
-    said = re.findall(r"(?:at least|at most|more than) -?[0-9.]+", row["allowed"])
+    said = re.findall(r"(?:at least|at most|more than|less than) -?[0-9.]+", row["allowed"])
     assert sorted(said) == sorted(bounds)
     if choices:
         assert set(re.findall(r"[\w-]+", row["allowed"])) == choices
@@ -86,6 +87,7 @@ def constraints(field: FieldInfo) -> tuple[list[str], set[str]]:
         annotated_types.Ge: ("at least", "ge"),
         annotated_types.Gt: ("more than", "gt"),
         annotated_types.Le: ("at most", "le"),
+        annotated_types.Lt: ("less than", "lt"),
     }
     bounds = []
     choices: set[str] = set()
@@ -137,6 +139,22 @@ def test_families_parameters_defaults_and_spaces_are_documented() -> None:
     assert said == real
 
 
+def test_how_pairs_combine_is_documented_for_every_family_that_looks_at_weights() -> None:
+    """What `events.combine: null` means for a family is what the page says."""
+    said = {row["family"]: row["combine"] for row in rows_of(DATA, "family", "combine")}
+    assert said == {name: family.combine for name, family in FAMILIES.items() if family.searchable}
+
+
+def test_what_each_kind_of_split_takes_and_asks_is_documented() -> None:
+    """A reader finds every kind explained, beside the key that it takes."""
+    assert column(NIGHT, "kind", "holds out") == list(TAKES)
+    for name in ("n", "share"):
+        (row,) = (row for row in rows_of(JOB, "key", "type", "default") if row["key"] == f"split.{name}")
+        assert set(re.findall(r"`(\w+)`", row["meaning"])) == {
+            kind for kind, taken in TAKES.items() if taken == name
+        }
+
+
 EXAMPLES = [(name, text) for name, page in TEXTS.items() for text in blocks(page, "yaml")]
 
 
@@ -149,7 +167,7 @@ def test_every_yaml_example_is_a_job_file_that_loads(page: str, text: str, tmp_p
 
 
 def test_the_full_example_names_every_key(tmp_path: Path) -> None:
-    """Nothing is missing from the example that says it has every key (a data set excludes a path)."""
+    """Nothing is missing from the example that says it has every key (two keys exclude another)."""
     raw = yaml.safe_load(blocks(JOB, "yaml")[2])
 
     def given(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -158,7 +176,7 @@ def test_the_full_example_names_every_key(tmp_path: Path) -> None:
             if isinstance(value, dict):
                 yield from given(value, f"{prefix}{name}.")
 
-    assert set(KEYS) - set(given(raw)) == {"events.dataset"}
+    assert set(KEYS) - set(given(raw)) == {"events.dataset", "split.share"}
 
 
 def test_the_error_message_of_the_example_is_the_real_one(

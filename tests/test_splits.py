@@ -1,4 +1,4 @@
-"""Splits: what is held out, that nothing leaks, and what is refused."""
+"""Splits of n pairs of every user: what is held out, that nothing leaks, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 
 from eventfiles import coded
+from nightrank.config.split import SplitConfig
 from nightrank.data.interactions import Interactions, from_events
-from nightrank.data.splits import Split, _divide, split
+from nightrank.data.pools import Pool
+from nightrank.data.splits import Split, _truth, hold_out
 from nightrank.errors import DataError
 
 Pair = tuple[Any, Any]
@@ -27,6 +29,12 @@ def interactions_of(pairs: dict[Pair, tuple[float, int]], *, times: bool = True)
     if times:
         columns["time"] = pa.array([time for _, time in pairs.values()], pa.int64())
     return from_events(coded(pa.table(columns)), combine="sum")
+
+
+def split(whole: Interactions, *, kind: str, n: int, seed: int) -> Split:
+    """The split of pairs that are combined already."""
+    how = SplitConfig.model_validate({"kind": kind, "n": n})
+    return hold_out(Pool({"sum": whole}, how=how, seed=seed)).splits["sum"]
 
 
 def random_pairs(seed: int, *, n_users: int = 40, n_items: int = 25) -> dict[Pair, tuple[float, int]]:
@@ -208,14 +216,11 @@ def test_users_without_train_pairs_are_counted_as_unknown() -> None:
         {("a", "x"): (1.0, 1), ("b", "x"): (2.0, 2), ("b", "y"): (3.0, 3), ("c", "y"): (4.0, 4)}
     )
     held_out = np.array([False, True, True, True])
-    found = _divide(whole, users=whole.pair_users(), held_out=held_out)
-    assert found.n_unknown_users == 2
-    assert found.train.user_ids.array.to_pylist() == ["a"]
-    assert found.truth.shape == (1, 2)
-    assert found.truth.nnz == 0
-    half = _divide(whole, users=whole.pair_users(), held_out=np.array([False, False, True, True]))
-    assert half.n_unknown_users == 1
-    assert truth_pairs(half, whole) == {("b", "y"): 3.0}
+    truth, n_unknown = _truth(whole, whole.subset(~held_out), held_out=held_out)
+    assert (n_unknown, truth.shape, truth.nnz) == (2, (1, 2), 0)
+    held_out = np.array([False, False, True, True])
+    truth, n_unknown = _truth(whole, whole.subset(~held_out), held_out=held_out)
+    assert (n_unknown, truth.toarray().tolist()) == (1, [[0, 0], [0, 3]])
 
 
 def test_decay_is_rebased_by_the_split() -> None:

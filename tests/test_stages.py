@@ -47,6 +47,15 @@ def test_units_that_are_damaged_before_publishing_are_scored_again(tmp_path: Pat
     assert missing_units(run) == everything[:4]
 
 
+@pytest.mark.parametrize("kind", ["per_user", "temporal", "random_mask"])
+def test_every_kind_of_split_leads_to_a_release(tmp_path: Path, kind: str) -> None:
+    """The gate judges on the split that the job names, and the release is fitted on all events whatever it is."""
+    published = published_release(tmp_path, split={"kind": kind})
+    train = published.run.finished("train")
+    assert 0 < train["quality"]["n_users"] <= 60
+    assert train["model"]["pairs"] == len(make_events())
+
+
 def test_one_process_works_on_a_run_at_a_time(tmp_path: Path) -> None:
     """The second of two equal commands ends at once and says that the first is at it."""
     run = open_run(make_job(tmp_path))
@@ -63,7 +72,7 @@ def test_item_ids_of_another_type_are_refused_while_training(tmp_path: Path) -> 
     job = make_job(tmp_path, items=make_items(items="string"))
     inputs = find_inputs(job)
     with pytest.raises(DataError, match="has string ids in column item_id, the events have int64"):
-        load_items(job, inputs, item_ids=load_interactions(job, inputs).item_ids)
+        load_items(job, inputs, item_ids=load_interactions(job, inputs, family="als").item_ids)
 
 
 def test_a_missing_item_table_is_refused_by_name(tmp_path: Path) -> None:
@@ -102,10 +111,10 @@ def test_events_that_change_under_a_run_are_refused(tmp_path: Path) -> None:
     """What is fitted is what the fingerprint in the manifest says, also when the export is replaced meanwhile."""
     job = make_job(tmp_path)
     inputs = find_inputs(job)
-    load_interactions(job, inputs)
+    load_interactions(job, inputs, family="als")
     pq.write_table(make_events(seed=9), tmp_path / "events.parquet")
     with pytest.raises(DataError, match="were changed while the run was at work"):
-        load_interactions(job, inputs)
+        load_interactions(job, inputs, family="als")
 
 
 def test_a_late_stage_begins_no_run(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from eventfiles import coded
 from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.cli.app import app
 from nightrank.config.job import load_job
+from nightrank.config.split import SplitConfig
 from nightrank.data import synth_folder
 from nightrank.data.interactions import Interactions, from_events
-from nightrank.data.splits import split
+from nightrank.data.pools import Pool
+from nightrank.data.splits import hold_out
 from nightrank.data.synth_retail import RetailRecipe, make_retail
 from nightrank.data.synth_scale import ScaleRecipe, make_scale
 from nightrank.errors import DataError, SettingsError
@@ -50,7 +52,8 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(
 
 
 def ndcg(interactions: Interactions, family: str, params: Mapping[str, float]) -> float:
-    held_out = split(interactions, kind="leave_last", n=1, seed=0)
+    pool = Pool({"sum": interactions}, how=SplitConfig(kind="leave_last", n=1), seed=0)
+    held_out = hold_out(pool).splits["sum"]
     model = fit(family, held_out.train, params=params, seed=0, threads=2)
     values = per_user(model, held_out, metric="ndcg", k=10, truth=held_out.truth, threads=2)
     return float(np.nanmean(values))
@@ -61,7 +64,7 @@ def shop_interactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Intera
     monkeypatch.setenv("NIGHTRANK_HOME", str(tmp_path))
     make_retail(tmp_path / "data" / "shop", RetailRecipe(users=1_000, items=500, events=40_000))
     job = load_job(ROOT / "jobs" / "shop.yaml", inside_job=True)
-    return load_interactions(job, find_inputs(job))
+    return load_interactions(job, find_inputs(job), family="als")
 
 
 def scale_interactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interactions:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import made
-from nightrank.batch.inputs import find_inputs, load_interactions
-from nightrank.batch.split_files import DONE, open_split, save_split
+from nightrank.batch.inputs import find_inputs, load_interactions, load_splits
+from nightrank.batch.split_files import DONE, open_split, save_splits
 from nightrank.batch.trials import BASELINE, Spec, died, leaderboard, measure, spec_of, specs, winner
+from nightrank.config import families
 from nightrank.config.families import FAMILIES, Choices, Range, Space
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import Split, split
+from nightrank.data.splits import Split
 
 ALS = {"als": FAMILIES["als"].own_space()}
 COLUMNS = ["rank", "trial", "family", "params", "metric", "value", "fit_s", "rank_s", "seed", "reason"]
@@ -29,8 +34,7 @@ def job(tmp_path: Path) -> JobConfig:
 
 
 def split_of(job: JobConfig) -> Split:
-    interactions = load_interactions(job, find_inputs(job))
-    return split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
+    return load_splits(job, find_inputs(job), families=["als"])["sum"]
 
 
 def inside(value: float, space: Space) -> bool:
@@ -262,8 +266,8 @@ def test_a_sweep_of_failures_still_has_a_leaderboard() -> None:
 def test_a_split_comes_back_as_it_was_saved(job: JobConfig, tmp_path: Path) -> None:
     """Every trial sees the same train matrix and truth as the process that made the split, bit by bit."""
     held_out = split_of(job)
-    save_split(tmp_path / "split", held_out)
-    found = open_split(tmp_path / "split")
+    save_splits(tmp_path / "split", {"sum": held_out})
+    found = open_split(tmp_path / "split", combine="sum")
     for one, two in ((held_out.train.user_items, found.train.user_items), (held_out.truth, found.truth)):
         assert one.shape == two.shape
         for name in ("data", "indices", "indptr"):
@@ -280,20 +284,51 @@ def test_a_split_comes_back_as_it_was_saved(job: JobConfig, tmp_path: Path) -> N
 
 def test_what_a_trial_writes_into_a_split_stays_with_it(job: JobConfig, tmp_path: Path) -> None:
     """The arrays are shared through the page cache: a trial may scale its own, nobody else sees it."""
-    save_split(tmp_path / "split", split_of(job))
-    one, other = open_split(tmp_path / "split"), open_split(tmp_path / "split")
+    save_splits(tmp_path / "split", {"sum": split_of(job)})
+    one, other = open_split(tmp_path / "split", combine="sum"), open_split(tmp_path / "split", combine="sum")
     before = other.train.user_items.data.copy()
     one.train.user_items.data[:] = -1.0
-    for seen in (other, open_split(tmp_path / "split")):
+    for seen in (other, open_split(tmp_path / "split", combine="sum")):
         assert seen.train.user_items.data.tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("kind", ["leave_last", "per_user", "temporal", "random_mask"])
+def test_a_family_of_ratings_has_its_own_weights_and_the_same_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Where families combine repeats otherwise, each trial opens its own weights, and all rank against one truth."""
+    ratings = replace(FAMILIES["als"], combine="last")
+    monkeypatch.setattr(families, "FAMILIES", {**FAMILIES, "ratings": ratings})
+    job = made.make_job(tmp_path, split={"kind": kind})
+    events = made.make_events()
+    later = events.set_column(3, "timestamp", pc.add(events["timestamp"], 1))
+    pq.write_table(pa.concat_tables([events, later.slice(0, 200)]), tmp_path / "events.parquet")
+    splits = load_splits(job, find_inputs(job), families=["als", "ratings"], validation=True)
+    save_splits(tmp_path / "split", splits)
+    summed, last, baseline = (
+        open_split(tmp_path / "split", combine=job.combines([family])[0])
+        for family in ("als", "ratings", BASELINE)
+    )
+    assert (summed.truth != last.truth).nnz == 0
+    assert summed.train.user_items.indices.tolist() == last.train.user_items.indices.tolist()
+    assert summed.train.user_items.data.sum() > last.train.user_items.data.sum()
+    assert (baseline.train.user_items != summed.train.user_items).nnz == 0
+    assert measure(spec_of("als", RECIPE), last, job=job, threads=1)["value"] is not None
+    alone = load_splits(job, find_inputs(job), families=["ratings", BASELINE])
+    assert list(alone) == ["last"]
+    weights = [
+        load_interactions(job, find_inputs(job), family=name).user_items for name in ("als", "ratings")
+    ]
+    assert weights[0].sum() > weights[1].sum()
+    assert weights[0].nnz == weights[1].nnz
 
 
 def test_a_split_that_was_cut_short_is_not_complete(job: JobConfig, tmp_path: Path) -> None:
     """`complete` is written last: without it the sweep prepares the split again, and nobody opens it."""
-    save_split(tmp_path / "split", split_of(job))
+    save_splits(tmp_path / "split", {"sum": split_of(job)})
     (tmp_path / "split" / DONE).unlink()
     with pytest.raises(FileNotFoundError):
-        open_split(tmp_path / "split")
+        open_split(tmp_path / "split", combine="sum")
 
 
 def test_specs_are_plain_json_values() -> None:

@@ -1,9 +1,9 @@
-"""A job's inputs: its files, a fingerprint of their content, and the interactions in them."""
+"""A job's inputs: its files, a fingerprint of their content, the interactions in them and their splits."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from nightrank.data.formats import find_files
 from nightrank.data.ids import Ids
 from nightrank.data.interactions import Interactions, interactions_of
 from nightrank.data.items import read_items
+from nightrank.data.pools import pool_of
+from nightrank.data.splits import Split, hold_out
 from nightrank.errors import DataError
 from nightrank.release.files import sha256_of
 
@@ -60,17 +62,45 @@ def event_paths(job: JobConfig) -> list[Path]:
     return event_files(job.events.path)
 
 
-def load_interactions(job: JobConfig, inputs: Inputs) -> Interactions:
-    """Read, weight and combine the job's events; its `counts` say what was read and dropped.
+def load_interactions(job: JobConfig, inputs: Inputs, *, family: str) -> Interactions:
+    """Read, weight and combine the job's events for a model family; `counts` say what was read and dropped.
 
     Raises DataError where the files are no longer those that the run began with.
     """
+    _refuse_changed(inputs)
+    (default,) = job.combines([family])
+    return interactions_of(
+        read_events(inputs.events, **job.events.columns.model_dump()), job.events, default=default
+    )
+
+
+def load_splits(
+    job: JobConfig, inputs: Inputs, *, families: Iterable[str], validation: bool = False
+) -> Mapping[str, Split]:
+    """The job's test split, by how pairs combine for these families (`split_for`); or its validation split.
+
+    validation: held out of what the test split leaves to train on. All splits are of the same pairs and one truth.
+    Raises DataError as `load_interactions`, and on an item table that does not fit: better now than after a night.
+    """
+    _refuse_changed(inputs)
+    pool = pool_of(
+        read_events(inputs.events, **job.events.columns.model_dump()),
+        job.events,
+        how=job.split,
+        seed=job.seed,
+        defaults=job.combines(families),
+    )
+    load_items(job, inputs, item_ids=pool.first.item_ids)
+    held_out = hold_out(pool)
+    return hold_out(held_out.rest).splits if validation else held_out.splits
+
+
+def _refuse_changed(inputs: Inputs) -> None:
     if _fingerprint(inputs.events, inputs.items) != inputs.fingerprint:
         raise DataError(
             "the files of events or items were changed while the run was at work; run the command again, it begins "
             "a run on the new ones"
         )
-    return interactions_of(read_events(inputs.events, **job.events.columns.model_dump()), job.events)
 
 
 def load_items(job: JobConfig, inputs: Inputs, *, item_ids: Ids) -> pa.Table | None:

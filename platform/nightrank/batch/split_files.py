@@ -1,10 +1,11 @@
-"""A split as memory-mapped files, so that all trials of a node share one copy in the page cache.
+"""Splits as memory-mapped files, so that all trials of a node share one copy in the page cache.
 
 Arrays are mapped copy-on-write: `implicit` refuses read-only input, and nothing that it writes reaches the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,15 @@ from nightrank.release.store import replacing
 DONE = "complete"
 
 
-def save_split(folder: Path, split: Split) -> None:
-    """Write train's matrix and the truth; `complete` comes last."""
+def save_splits(folder: Path, splits: Mapping[str, Split]) -> None:
+    """Write the first of `splits` (by how pairs combine) into the folder, others below it; `complete` comes last."""
+    first, *others = splits
+    for how in others:
+        _save(folder / how, splits[how])
+    _save(folder, splits[first])
+
+
+def _save(folder: Path, split: Split) -> None:
     for name, matrix in (("train", split.train.user_items), ("truth", split.truth)):
         save_array(folder / f"{name}_weights.npy", matrix.data)
         save_array(folder / f"{name}_items.npy", matrix.indices)
@@ -30,8 +38,13 @@ def save_split(folder: Path, split: Split) -> None:
         temporary.write_text(f"{split.n_unknown_users}\n")
 
 
-def open_split(folder: Path) -> Split:
-    """The split without times; its ids are the row numbers, since a trial needs no others."""
+def open_split(folder: Path, *, combine: str) -> Split:
+    """The split in which pairs combined that way, or the only one (as `split_for`), without times.
+
+    Its ids are the row numbers, since a trial needs no others.
+    """
+    if (folder / combine).is_dir():
+        folder = folder / combine
     matrices = {}
     for name in ("train", "truth"):
         data, indices, indptr = (

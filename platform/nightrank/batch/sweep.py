@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from nightrank.batch.inputs import Inputs, load_interactions, load_items
+from nightrank.batch.inputs import Inputs, load_splits
 from nightrank.batch.run import Run
-from nightrank.batch.split_files import DONE, open_split, save_split
+from nightrank.batch.split_files import DONE, open_split, save_splits
 from nightrank.batch.trials import Spec, died, leaderboard, measure, specs, winner
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import split
 from nightrank.errors import ClusterError, DataError
 from nightrank.release.store import open_store, replacing
 
@@ -60,12 +59,7 @@ def _record(spec: Spec) -> str:
 
 def _prepare(job: JobConfig, inputs: Inputs, folder: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
-    interactions = load_interactions(job, inputs)
-    # An item table that does not fit is refused now rather than after a night of scoring.
-    load_items(job, inputs, item_ids=interactions.item_ids)
-    outer = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
-    inner = split(outer.train, kind=job.split.kind, n=job.split.n, seed=job.seed)
-    save_split(Path(folder), inner)
+    save_splits(Path(folder), load_splits(job, inputs, families=job.sweep.models, validation=True))
 
 
 def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> None:
@@ -99,11 +93,11 @@ def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> 
 def _trial(config: dict[str, Any], *, store: str, run: str, job: JobConfig, n_threads: int) -> None:
     """One Tune trial: measure, put the record in the run, report."""
     folder = open_store(store)
-    outcome = measure(
-        config["spec"], open_split(folder.path(f"{run}sweep/split")), job=job, threads=n_threads
-    )
+    spec = config["spec"]
+    split = open_split(folder.path(f"{run}sweep/split"), combine=job.combines([spec["family"]])[0])
+    outcome = measure(spec, split, job=job, threads=n_threads)
     record = json.dumps(outcome, indent=1, sort_keys=True).encode() + b"\n"
-    folder.put(f"{run}{_record(config['spec'])}", record)
+    folder.put(f"{run}{_record(spec)}", record)
     tune.report({**outcome, "params": json.dumps(outcome["params"])})
 
 

@@ -10,13 +10,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nightrank.batch.inputs import Inputs, load_interactions, load_items
+from nightrank.batch.inputs import Inputs, load_interactions, load_splits
 from nightrank.batch.run import Recipe, Run
 from nightrank.batch.trials import BASELINE
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import split
+from nightrank.data.splits import split_for
 from nightrank.errors import GateRefused
 from nightrank.models import fit
 from nightrank.quality.evaluation import per_user, relevant_truth
@@ -60,13 +60,11 @@ def chosen_recipe(run: Run) -> Recipe:
 def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
-    interactions = load_interactions(job, inputs)
-    # An item table that does not fit is refused now rather than after a night of scoring.
-    load_items(job, inputs, item_ids=interactions.item_ids)
-    tonight = split(interactions, kind=job.split.kind, n=job.split.n, seed=job.seed)
-    truth = relevant_truth(tonight, job.objective.rule)
+    splits = load_splits(job, inputs, families=(recipe.family, baseline.family))
     values = []
     for one in (recipe, baseline):
+        tonight = split_for(splits, job.combines([one.family])[0])
+        truth = relevant_truth(tonight, job.objective.rule)
         model = fit(one.family, tonight.train, params=one.params, seed=job.seed, threads=n_threads)
         values.append(
             per_user(
@@ -98,7 +96,7 @@ def _refusal(decision: dict[str, Any]) -> str:
 
 
 def _fit_all(job: JobConfig, inputs: Inputs, recipe: Recipe, folder: str, n_threads: int) -> dict[str, Any]:
-    interactions = load_interactions(job, inputs)
+    interactions = load_interactions(job, inputs, family=recipe.family)
     model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=n_threads)
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
     card = save_model(Path(folder), model, interactions, n_buckets=buckets, seed=job.seed)

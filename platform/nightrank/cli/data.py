@@ -45,8 +45,9 @@ def check_command(config: Config, set: Overrides = None, as_json: Json = False) 
     report = report_of(
         events,
         job.events,
-        split_kind=job.split.kind,
-        split_n=job.split.n,
+        how=job.split,
+        seed=job.seed,
+        defaults=job.combines(job.families),
         has_sweep=job.train.model is None,
     )
     typer.echo(json.dumps(report.as_dict()) if as_json else "\n".join(_lines(report)))
@@ -64,7 +65,11 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"kept       {report.duplicate_rows:,} rows equal to an earlier one, {counts.zero_weights:,} of weight 0"
     yield (
         f"training   {report.users:,} users x {report.items:,} items, {report.pairs:,} pairs, "
-        f"density {report.density:.4%}; {report.held_out_users:,} users can be measured"
+        f"density {report.density:.4%}"
+    )
+    yield (
+        f"test       {report.held_out_pairs:,} pairs of {report.held_out_users:,} users who can be measured; "
+        f"{report.unknown_users:,} users have none to train on"
     )
     if report.events_by_type is not None:
         yield "types      " + ", ".join(f"{kind} {n:,}" for kind, n in report.events_by_type.items())

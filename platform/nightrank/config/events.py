@@ -50,7 +50,7 @@ class WeighingConfig(StrictModel):
 
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
     type_weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default_factory=dict)
-    combine: Literal["sum", "max", "last"] = "sum"
+    combine: Literal["sum", "max", "last"] | None = None  # null: the default of the model family
     half_life_days: float | None = Field(default=None, gt=0.0)
     min_events_per_user: int = Field(default=1, ge=1)
     min_events_per_item: int = Field(default=1, ge=1)

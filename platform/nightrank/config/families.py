@@ -8,7 +8,7 @@ event tables, tuned on none. A family that is not in the table does not exist in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -63,10 +63,14 @@ class Param:
 
 @dataclass(frozen=True)
 class Family:
-    """A model family; `searchable` if a sweep may try it."""
+    """A model family; `searchable` if a sweep may try it.
+
+    combine: what repeated pairs combine by where a job says nothing: sum (they are counts) or last (ratings).
+    """
 
     params: Mapping[str, Param]
     searchable: bool = True
+    combine: str = "sum"
 
     def defaults(self) -> dict[str, Number]:
         """Every parameter's default."""
@@ -146,7 +150,8 @@ _LMF = Family(
 _SVD = Family(
     MappingProxyType(
         {"factors": Param(int, 1, 50, Choices((10, 20, 50, 100, 200)), maximum=4096)},
-    )
+    ),
+    combine="last",
 )
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -159,3 +164,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "svd": _SVD,
     }
 )
+
+
+def combines(families: Iterable[str]) -> tuple[str, ...]:
+    """The distinct defaults of `combine` of these families, sum first; the baseline has none of its own.
+
+    It counts users and looks at no weight, so it takes what the others do.
+    """
+    found = {FAMILIES[name].combine for name in families if FAMILIES[name].searchable} or {"sum"}
+    return tuple(how for how in ("sum", "last") if how in found)

@@ -1,36 +1,28 @@
 """The job file: one YAML that drives every stage, as frozen settings.
 
-Only what this version does is accepted. Keys and values of later versions (users, label, other splits, other
-families, s3:// stores) are refused by name with what is available instead; no setting is read and ignored.
+Only what this version does is accepted. Keys and values of later versions (users, label, other families, s3://
+stores) are refused by name with what is available instead; no setting is read and ignored.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from nightrank.config.events import EventsConfig, ItemsConfig
-from nightrank.config.families import Number, Space
+from nightrank.config.families import Number, Space, combines
 from nightrank.config.locations import absolute_path, check_local, home_store, is_relative
 from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
+from nightrank.config.split import WITHOUT_TIMES, SplitConfig
 from nightrank.config.strict import StrictModel, load
 
 JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the entry point of a submitted job
-
-
-class SplitConfig(StrictModel):
-    """What is held out of every user with more than n pairs: the latest n, or n at random."""
-
-    not_yet: ClassVar[Mapping[str, str]] = {"share": "the splits here hold out n pairs per user; remove it"}
-
-    kind: Literal["leave_last", "per_user"] = "leave_last"
-    n: int = Field(default=1, ge=1)
 
 
 class ObjectiveConfig(StrictModel):
@@ -129,13 +121,21 @@ class JobConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.split.kind == "leave_last" and self.events.columns.time is None:
-            cure = "name it in events.columns.time, or use {kind: per_user, n: 1}"
-            problem = Problem(
-                ("split", "kind"), f"leave_last goes by time and there is no time column; {cure}"
-            )
+        kind = self.split.kind
+        if kind in WITHOUT_TIMES and self.events.columns.time is None:
+            cure = f"name it in events.columns.time, or use {WITHOUT_TIMES[kind]}"
+            problem = Problem(("split", "kind"), f"{kind} goes by time and there is no time column; {cure}")
             raise ProblemsError([problem])
         return self
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that this job may fit: the one it names, or those that it searches."""
+        return tuple(self.sweep.models) if self.train.model is None else (self.train.model,)
+
+    def combines(self, families: Iterable[str]) -> tuple[str, ...]:
+        """How repeated pairs combine for these families: as the job says, else each family's own default."""
+        return combines(families) if self.events.combine is None else (self.events.combine,)
 
     def without_locations(self) -> dict[str, Any]:
         """Plain values (JSON) of everything but where things are: what the run key hashes."""

@@ -5,13 +5,14 @@ Within a pair, events run by time and then weight whatever order they came in, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.data.events import Events
-from nightrank.data.grouping import Chunk, chunks_of
+from nightrank.data.grouping import Chunk, chunks_of, has_repeats
 from nightrank.data.growing import Growing
 from nightrank.data.weighing import decay
 from nightrank.errors import DataError
@@ -30,6 +31,24 @@ class Pairs:
     weights: NDArray[np.float32]
     times: NDArray[np.int64] | None
     n_zero: int
+
+
+def ways_to_combine(events: Events, how: str | None, *, defaults: Sequence[str]) -> tuple[str, ...]:
+    """The way that a job names (`how`), else the defaults of its models; one where nothing repeats, as all agree.
+
+    Raises DataError where a default is `last`, pairs repeat, and no times say which event that is.
+    """
+    if how is not None:
+        return (how,)
+    if tuple(defaults) == ("sum",) or not has_repeats(events):
+        return ("sum",)
+    if "last" in defaults and events.times is None:
+        raise DataError(
+            "pairs of user and item repeat, and events.combine is null, which for a model of ratings takes the last "
+            "event; the events have no time column to go by: name it in events.columns.time, or set events.combine "
+            "to sum or max"
+        )
+    return tuple(defaults)
 
 
 def combined(events: Events, *, how: str, half_life_days: float | None = None) -> Pairs:

@@ -55,6 +55,11 @@ def chunks_of(events: Events) -> Iterator[Chunk]:
         first, begin = end, stop
 
 
+def has_repeats(events: Events) -> bool:
+    """Does any pair of user and item occur twice? Cost: that of `chunks_of`, up to the first that does."""
+    return any(len(chunk.starts) < len(chunk.items) for chunk in chunks_of(events))
+
+
 def _by_user(events: Events) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """The events' places ordered by user, and where each user's end.
 

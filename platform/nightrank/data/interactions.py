@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 
 from nightrank.config.events import WeighingConfig
 from nightrank.config.strict import validate
-from nightrank.data.combining import combined
+from nightrank.data.combining import combined, ways_to_combine
 from nightrank.data.counts import Counts
 from nightrank.data.events import DAY_S, Events, table_events
 from nightrank.data.frames import frame_table
@@ -117,11 +117,16 @@ class Interactions:
         return part
 
 
-def interactions_of(events: Events, rules: WeighingConfig) -> Interactions:
-    """Weigh and combine events by a job's rules, counting what does not count."""
+def interactions_of(events: Events, rules: WeighingConfig, *, default: str = "sum") -> Interactions:
+    """Weigh and combine events by a job's rules, counting what does not count.
+
+    default: how repeated pairs combine where the rules do not say (`combine: null`).
+    Raises DataError as `ways_to_combine`, `from_events` and the steps before them.
+    """
     events = weighted(events, type_weights=rules.type_weights or None)
     events = without_rare(events, per_user=rules.min_events_per_user, per_item=rules.min_events_per_item)
-    return from_events(events, combine=rules.combine, half_life_days=rules.half_life_days)
+    (how,) = ways_to_combine(events, rules.combine, defaults=(default,))
+    return from_events(events, combine=how, half_life_days=rules.half_life_days)
 
 
 def from_events(events: Events, *, combine: str, half_life_days: float | None = None) -> Interactions:

@@ -7,7 +7,7 @@ after weighing and dropping) beside what the files hold (rows, types, times), wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.config.events import WeighingConfig
+from nightrank.config.split import SplitConfig
 from nightrank.data.counts import Counts
 from nightrank.data.doubts import Doubt, doubts_of
 from nightrank.data.events import Events
 from nightrank.data.grouping import chunks_of, occurrences
-from nightrank.data.interactions import Interactions, interactions_of
+from nightrank.data.interactions import Interactions
+from nightrank.data.pools import Pool, pool_of
+from nightrank.data.splits import hold_out
 from nightrank.errors import DataError
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
@@ -36,7 +39,8 @@ class Report:
     users, items, pairs, density (pairs / (users x items)), pair_weights: what training would see; 0 and None where
     nothing is left. events_by_type: None without a type column. event_weights: as read, before types and decay.
     events_per_user, events_per_item, single_event_users and _items (shares): of the rows as read.
-    held_out_users: users with more than split.n pairs. first, last: ISO 8601 UTC, None without times.
+    held_out_users, held_out_pairs: those of the test split that can be measured, its truth; 0 where it is refused.
+    unknown_users: users with held-out pairs and none to train on. first, last: ISO 8601 UTC, None without times.
     """
 
     counts: Counts
@@ -46,6 +50,8 @@ class Report:
     pairs: int
     density: float
     held_out_users: int
+    held_out_pairs: int
+    unknown_users: int
     events_by_type: Mapping[str, int] | None
     event_weights: Numbers
     pair_weights: Numbers | None
@@ -70,24 +76,28 @@ class Report:
 
 
 def report_of(
-    events: Events, rules: WeighingConfig, *, split_kind: str, split_n: int, has_sweep: bool = False
+    events: Events,
+    rules: WeighingConfig,
+    *,
+    how: SplitConfig,
+    seed: int = 0,
+    defaults: Sequence[str] = ("sum",),
+    has_sweep: bool = False,
 ) -> Report:
-    """The report on a job's events; what `interactions_of` refuses is a problem in it. has_sweep: it splits twice."""
+    """The report on a job's events; what a night would refuse is a problem in it.
+
+    how, seed: the job's split. defaults: as for `pool_of`. has_sweep: the night holds out twice.
+    """
     per_user = occurrences(events.users, len(events.user_ids))
     per_item = occurrences(events.items, len(events.item_ids))
     types = _by_type(events)
-    found, reason = _trainable(events, rules)
-    pairs_of_user = np.zeros(0, np.int64) if found is None else np.diff(found.user_items.indptr)
-    held_out = int(np.count_nonzero(pairs_of_user > split_n))
+    pool, reason = _trainable(events, rules, how=how, seed=seed, defaults=defaults)
+    found = None if pool is None else pool.first
+    test, problems = (_Test(), [reason]) if pool is None else _held_out(pool, has_sweep=has_sweep)
     duplicates = _n_duplicates(events)
     first, last = _time_range(events)
     n_users, n_items = (0, 0) if found is None else found.user_items.shape
-    n_pairs = int(pairs_of_user.sum())
-    problems = (
-        [reason]
-        if found is None
-        else _problems(found, split_kind=split_kind, split_n=split_n, has_sweep=has_sweep)
-    )
+    n_pairs = 0 if found is None else found.user_items.nnz
     return Report(
         counts=events.counts if found is None else found.counts,
         duplicate_rows=duplicates,
@@ -95,7 +105,9 @@ def report_of(
         items=n_items,
         pairs=n_pairs,
         density=n_pairs / (n_users * n_items) if found is not None else 0.0,
-        held_out_users=held_out,
+        held_out_users=test.users,
+        held_out_pairs=test.pairs,
+        unknown_users=test.unknown_users,
         events_by_type=types,
         event_weights=_quantiles(np.ones(1) if events.weights is None else events.weights, _SPREAD),
         pair_weights=None if found is None else _quantiles(found.user_items.data, _SPREAD),
@@ -106,42 +118,56 @@ def report_of(
         first=first,
         last=last,
         warnings=tuple(doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates)),
-        problems=tuple(problems),
+        problems=(*([] if found is None else _too_few(found)), *problems),
     )
 
 
-def _trainable(events: Events, rules: WeighingConfig) -> tuple[Interactions | None, str]:
+def _trainable(
+    events: Events, rules: WeighingConfig, *, how: SplitConfig, seed: int, defaults: Sequence[str]
+) -> tuple[Pool | None, str]:
     """What training would see; where nothing is left, None and the reason."""
     try:
-        return interactions_of(events, rules), ""
+        return pool_of(events, rules, how=how, seed=seed, defaults=defaults), ""
     except DataError as error:
         return None, str(error)
 
 
-def _problems(found: Interactions, *, split_kind: str, split_n: int, has_sweep: bool) -> list[str]:
-    most = int(np.diff(found.user_items.indptr).max())
-    problems = [
+def _too_few(found: Interactions) -> list[str]:
+    return [
         f"{count} {what} left: nothing can be recommended to anybody; expected 2 or more: check the columns, "
         "and lower events.min_events_per_user and events.min_events_per_item"
         for what, count in (("user(s)", len(found.user_ids)), ("item(s)", len(found.item_ids)))
         if count < 2
     ]
-    if most <= split_n:
-        problems.append(
-            f"no user has more than {split_n} distinct items, so nothing can be held out for evaluation; "
-            "check the columns of the events, or hold out fewer with split.n"
-        )
-    elif has_sweep and most <= 2 * split_n:
-        problems.append(
-            f"no user has more than {2 * split_n} distinct items, and a sweep holds out {split_n} twice; "
-            "name a model in train.model, or hold out fewer with split.n"
-        )
-    if split_kind == "leave_last" and found.times is None:
-        problems.append(
-            "split.kind is leave_last, but the events have no time column; name it in events.columns.time, "
-            "or use split: {kind: per_user, n: 1}"
-        )
-    return problems
+
+
+@dataclass(frozen=True)
+class _Test:
+    """The size of a test split."""
+
+    users: int = 0
+    pairs: int = 0
+    unknown_users: int = 0
+
+
+def _held_out(pool: Pool, *, has_sweep: bool) -> tuple[_Test, list[str]]:
+    """What the test split can measure, and why it, or the validation split of a sweep, would be refused."""
+    try:
+        test = hold_out(pool)
+    except DataError as error:
+        return _Test(), [str(error)]
+    split = next(iter(test.splits.values()))
+    users = int(np.count_nonzero(np.diff(split.truth.indptr)))
+    found = _Test(users=users, pairs=split.truth.nnz, unknown_users=split.n_unknown_users)
+    if has_sweep:
+        try:
+            hold_out(test.rest)
+        except DataError as error:
+            cure = "or name a model in train.model, which needs one split only"
+            return found, [
+                f"the validation split of the sweep, in what the test split leaves: {error}; {cure}"
+            ]
+    return found, []
 
 
 def _by_type(events: Events) -> dict[str, int] | None:
