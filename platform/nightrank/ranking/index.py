@@ -112,7 +112,7 @@ class ItemIndex:
         """`top_k`, and how many (user, item) pairs were screened for it: the others were ruled out in blocks. The
         strips are of 48, so a few more are counted than there are."""
         k = operator.index(k)
-        self._check_query(user_vectors, k, exclude=exclude, allow=allow)
+        self.check_query(user_vectors, k, exclude=exclude, allow=allow)
         n_users, n_items = len(user_vectors), len(self.item_vectors)
         result = TopK.empty(n_users, k)
         if k == 0 or n_items == 0 or n_users == 0:
@@ -168,7 +168,7 @@ class ItemIndex:
             few_allowed=shared,
         )
 
-    def _check_query(
+    def check_query(
         self,
         user_vectors: NDArray[np.float32],
         k: int,
@@ -176,6 +176,7 @@ class ItemIndex:
         exclude: csr_matrix | None,
         allow: NDArray[np.integer] | csr_matrix | None,
     ) -> None:
+        """Raises DataError for what `top_k` refuses."""
         _check_form(user_vectors, name="user_vectors", n_dims=2)
         _check_finite(user_vectors, name="user_vectors")
         n_items, width = self.item_vectors.shape

@@ -31,3 +31,7 @@ class TopK(NamedTuple):
     def rows(self, users: slice) -> TopK:
         """A view of some users' answers."""
         return TopK(self.item_rows[users], self.scores[users], self.counts[users])
+
+    def cut(self, k: int) -> TopK:
+        """The first k places of every answer: what a search for k would give, k up to the width."""
+        return TopK(self.item_rows[:, :k], self.scores[:, :k], np.minimum(self.counts, np.int32(k)))
