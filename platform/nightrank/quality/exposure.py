@@ -47,8 +47,8 @@ def novelty(topk: TopK, item_users: NDArray[np.int64], *, n_train_users: int) ->
 
     item_users: int64 (n_items,), train users of each item. An item without any, which a model with item features may
     list, counts as if it had one, since its own value would be infinite.
-    The mean self-information, in bits, of Zhou et al., "Solving the apparent diversity-accuracy dilemma
-    of recommender systems", PNAS 2010; Castells, Hurley and Vargas, "Novelty and Diversity in Recommender Systems", 2015.
+    The mean self-information, in bits: Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender
+    systems", PNAS 2010; Castells, Hurley and Vargas, "Novelty and Diversity in Recommender Systems", 2015.
     """
     return _mean_of(np.log2(n_train_users) - np.log2(np.maximum(item_users, 1)), topk)
 

@@ -64,10 +64,10 @@ def estimates(columns: Mapping[str, UserSums], users: NDArray[np.int64], *, seed
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile interval).
     """
-    sums = np.column_stack([np.empty((len(users), 0)), *(column.sums[users] for column in columns.values())])
-    counts = np.column_stack([np.empty((len(users), 0)), *(c.counts[users] for c in columns.values())])
     if not columns:
         return {}
+    sums = np.column_stack([column.sums[users] for column in columns.values()])
+    counts = np.column_stack([column.counts[users] for column in columns.values()])
     totals = resampled(np.hstack([sums, counts]), seed=seed)
     found = {}
     for place, (name, column) in enumerate(columns.items()):

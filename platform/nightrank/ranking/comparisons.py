@@ -69,8 +69,8 @@ def compare(
 
     user_vectors: float32 (n, d). targets: CSR (n, any); targets outside the pool, or beyond the catalogue, are
     passed over, here and among the others. exclude, allow: CSR (n, n_items), stored cells count, whatever their
-    value; an item in `allow` twice counts once. O(n n_items (d + targets)) at most; d is paid for `allow` alone where it is
-    given. Memory: some rows of n_items integers per thread.
+    value; an item in `allow` twice counts once. O(n n_items (d + targets)); with `allow`, d is paid for its cells
+    alone. Memory: some rows of n_items integers per thread. Raises DataError as `ItemIndex.top_k` does.
     """
     index.check_query(user_vectors, 0, exclude=exclude, allow=allow)
     users = readonly(np.ascontiguousarray(user_vectors, dtype=np.float32))
