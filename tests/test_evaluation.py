@@ -1,91 +1,32 @@
-"""evaluate(): all metrics from one ranking, who counts, what candidates mean, and what is refused."""
+"""evaluate(): all metrics from one ranking, its oracle, and who counts."""
 
 from __future__ import annotations
 
 import json
 from fractions import Fraction
 from math import log2
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from nightrank.config.rules import parse_rule
-from nightrank.errors import DataError, SettingsError
-from nightrank.models import FactorModel
+from evaluated import LIKED, RANKED, ask, assert_equal, dense, popularity_case, random_case
 from nightrank.models.factor_model import factor_model
 from nightrank.quality import lists as lists_module
-from nightrank.quality.evaluation import Evaluation, evaluate
+from nightrank.quality.lists import Lists
 from nightrank.quality.metrics import METRICS
 from nightrank.quality.names import parse_metrics
 from nightrank.quality.rank_auc import rank_auc
 from nightrank.ranking import ItemIndex
-from reference import f32, random_cells
+from reference import f32
 
 NAN = float("nan")
-LIKED = parse_rule("weight>=4")
 NO_MEAN = {"coverage@3", "gini@3", "auc", "logloss", "accuracy"}
-RANKED = "recall@3,ndcg@3,map@3,precision@2,hr@1,mrr@3,rank_auc,coverage@3,novelty@3,gini@3,mean_popularity@3"
 ALL = RANKED + ",rmse,mae,auc,accuracy"
 
 
-def dense(rows: list[list[float]]) -> csr_matrix:
-    return csr_matrix(f32(rows))
-
-
-def random_case(
-    seed: int = 0, *, n_users: int = 60, n_items: int = 25, link: Any = "identity"
-) -> dict[str, Any]:
-    """A model and pairs with weights 1 to 5; some users without truth, two items that train does not know."""
-    rng = np.random.default_rng(seed)
-    cells = rng.random((n_users, n_items + 2))
-    weights = rng.integers(1, 6, cells.shape)
-    weights[::7, :] = np.where(cells[::7, :] < 0.3, weights[::7, :], 0)
-    model = factor_model(
-        "svd",
-        {},
-        users=f32(rng.standard_normal((n_users, 4))),
-        items=f32(rng.standard_normal((n_items, 4))),
-        item_bias=f32(rng.standard_normal(n_items)),
-        user_offset=f32(rng.random(n_users) + 3),
-        link=link,
-    )
-    return {
-        "model": model,
-        "train": dense(np.where(cells < 0.3, weights, 0)[:, :n_items]),
-        "truth": dense(np.where((cells >= 0.3) & (cells < 0.5), weights, 0)),
-    }
-
-
-def ask(metrics: str, case: dict[str, Any], **given: Any) -> Evaluation:
-    given = {"threads": 1} | case | given
-    return evaluate(given.pop("model"), metrics=parse_metrics(metrics), **given)
-
-
-def assert_equal(found: Evaluation, expected: Evaluation) -> None:
-    assert found.as_dict() == expected.as_dict()
-    assert found.per_user.keys() == expected.per_user.keys()
-    for name, column in found.per_user.items():
-        np.testing.assert_array_equal(column, expected.per_user[name])
-
-
 # Values
-
-
-def popularity_case() -> dict[str, Any]:
-    """Four users, four items with 3, 2, 1, 0.. train users: the order is 0, 1, 2, 3 for all; item 4 is unknown."""
-    train = dense([[5, 0, 0, 0], [4, 3, 0, 0], [3, 1, 2, 0], [0, 0, 0, 1]])
-    model = factor_model(
-        "popularity",
-        {},
-        users=f32(np.zeros((4, 0))),
-        items=f32(np.zeros((4, 0))),
-        item_bias=f32([3, 2, 1, 1]),
-    )
-    truth = dense([[0, 4, 0, 0, 0], [0, 0, 0, 2, 5], [0, 0, 0, 0, 0], [0, 1, 5, 0, 0]])
-    return {"model": model, "train": train, "truth": truth}
 
 
 def test_popularity_is_the_oracle() -> None:
@@ -186,6 +127,19 @@ def test_chunks_and_threads_change_no_bit() -> None:
         assert_equal(ask(ALL, case, rule=LIKED, threads=3), expected)
 
 
+def test_long_lists_are_ranked_for_fewer_users_at_a_time() -> None:
+    """Protects memory from a large k: a chunk holds so many places, or one user."""
+    lists = Lists(
+        index=ItemIndex(f32(np.zeros((9, 0))), threads=1),
+        user_vectors=f32(np.zeros((50, 0))),
+        users=np.arange(50),
+        seen=csr_matrix((50, 9), dtype=np.float32),
+    )
+    with patch.object(lists_module, "CHUNK_PLACES", 12):
+        sizes = {k: [topk.item_rows.shape for _, topk in lists.top_k(k)] for k in (3, 5, 100)}
+    assert sizes == {3: [(4, 3)] * 12 + [(2, 3)], 5: [(2, 5)] * 25, 100: [(1, 100)] * 50}
+
+
 def test_a_user_alone_has_the_value_of_the_batch() -> None:
     """Protects every user from the others: the same values as a model of that one user gives."""
     case = random_case(5)
@@ -255,136 +209,3 @@ def test_progress_counts_users_through_all_rankings() -> None:
     assert {total for _, total in told} == {2 * found.n_counted}
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert told[-1][0] == 2 * found.n_counted
-
-
-# Candidates
-
-
-def test_candidates_are_all_that_is_ranked() -> None:
-    """Protects sampled evaluation: lists hold candidates alone, seen ones too; one listed twice counts once."""
-    case = popularity_case()
-    candidates = csr_matrix(
-        (np.zeros(9, np.float32), np.array([0, 1, 1, 3, 3, 2, 1, 3, 3]), np.array([0, 3, 6, 7, 9])),
-        shape=(4, 4),
-    )
-    found = ask("recall@1,recall@2,rank_auc,mean_popularity@9", case, candidates=candidates)
-    np.testing.assert_array_equal(found.per_user["recall@1"], [0, 0, NAN, 0])  # 0 was seen, and comes first
-    np.testing.assert_array_equal(found.per_user["recall@2"], [1, 1 / 2, NAN, 0])
-    np.testing.assert_array_equal(found.per_user["rank_auc"], [0, 1 / 4, NAN, 0])
-    np.testing.assert_array_equal(found.per_user["mean_popularity@9"], [(3 + 2) / 2, 1, NAN, 1])
-    assert candidates.nnz == 9  # the caller's own is left as it is
-
-
-def test_the_whole_catalogue_less_seen_as_candidates_changes_nothing() -> None:
-    """Protects one meaning for both: candidates that name what is ranked anyway give the same answers."""
-    case = random_case(10)
-    candidates = csr_matrix(case["train"].toarray() == 0)
-    assert_equal(ask(RANKED, case, candidates=candidates), ask(RANKED, case))
-
-
-def test_a_counted_user_without_candidates_is_refused() -> None:
-    """Protects a mean from users whom nobody could serve: how many, which row first, what to do."""
-    case = random_case(11)
-    candidates = csr_matrix(np.ones((60, 25), dtype=bool))
-    counted = np.flatnonzero(np.diff(case["truth"].indptr))
-    keep = np.ones(60, dtype=bool)
-    keep[counted[[3, 9]]] = False
-    candidates = csr_matrix(candidates.multiply(keep[:, None]))
-    candidates.eliminate_zeros()
-    message = rf"2 of {len(counted)} users .* no candidate .* row {counted[3]}; add some"
-    with pytest.raises(DataError, match=message):
-        ask(RANKED, case, candidates=candidates)
-    assert ask("rmse", case, candidates=candidates).n_counted == len(counted)  # nothing is ranked for it
-
-
-def test_candidates_without_any_held_out_item_are_refused() -> None:
-    """Protects users from a table of zeros: negatives alone were handed over."""
-    case = random_case(12)
-    candidates = csr_matrix(case["truth"][:, :25].toarray() == 0)
-    with pytest.raises(DataError, match=r"no candidate is a held-out item of its user.*list each user's"):
-        ask(RANKED, case, candidates=candidates)
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("metrics", "link", "message"),
-    [
-        (
-            "recall@3,rmse",
-            "none",
-            r"rmse needs a model that predicts ratings, and this one gives scores on no scale",
-        ),
-        ("mae", "logistic", r"mae needs a model that predicts ratings, .* probabilities \(link logistic\)"),
-        ("logloss", "identity", r"logloss needs a model that predicts probabilities"),
-        ("accuracy", "none", r"accuracy needs a model that predicts ratings or probabilities"),
-    ],
-)
-def test_a_link_that_cannot_give_a_metric_is_refused(metrics: str, link: str, message: str) -> None:
-    """Protects users from a number that means nothing: the metric, what the model gives, what to do."""
-    with pytest.raises(SettingsError, match=message):
-        ask(metrics, random_case(link=link), rule=LIKED)
-
-
-@pytest.mark.parametrize("metric", ["auc", "logloss", "accuracy"])
-def test_labels_need_a_rule(metric: str) -> None:
-    """Protects users from a guessed threshold."""
-    link = "identity" if metric == "accuracy" else "logistic"
-    with pytest.raises(SettingsError, match=rf"{metric} needs labels; give the rule .*weight>=4"):
-        ask(metric, random_case(link=link))
-
-
-def test_auc_takes_every_link_and_logloss_the_logistic_one() -> None:
-    """Protects the permissions: each link gives what it can."""
-    for link, metrics in (
-        ("none", "auc"),
-        ("identity", "auc,accuracy"),
-        ("logistic", "auc,logloss,accuracy"),
-    ):
-        found = ask(metrics, random_case(link=link), rule=LIKED)
-        assert all(0 < estimate.value < 10 for estimate in found.metrics.values())
-
-
-def bad_case(change: str) -> dict[str, Any]:
-    case = random_case()
-    train, truth = case["train"], case["truth"]
-    twice = csr_matrix((f32([1, 1]), np.array([3, 3]), np.r_[0, np.full(60, 2)]), shape=truth.shape)
-    return (
-        case
-        | {
-            "train": {"train": train[:, :20]},
-            "users": {"truth": truth[:50]},
-            "items": {"truth": truth[:, :20]},
-            "empty": {"truth": csr_matrix(truth.shape, dtype=np.float32)},
-            "twice": {"truth": twice},
-            "wide": {"candidates": random_cells(np.random.default_rng(0), (60, 27), 0.5)},
-            "strict": {"relevant": parse_rule("weight>5")},
-        }[change]
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("train", r"train has shape \(60, 20\); expected users x items of the model, \(60, 25\)"),
-        ("users", r"truth has shape \(50, 27\); expected a row for each of 60 users"),
-        ("items", r"truth has shape \(60, 20\); .*25 columns or more"),
-        ("empty", r"none of the 60 users has a held-out pair that counts"),
-        ("strict", r"none of the 60 users has a held-out pair that counts"),
-        ("twice", r"truth holds 1 pairs twice"),
-        ("wide", r"candidates have shape \(60, 27\); expected users x items of the catalogue, \(60, 25\)"),
-    ],
-)
-def test_data_that_does_not_fit_is_refused(change: str, message: str) -> None:
-    """Protects against answers about other users or items: shapes, emptiness and repeats are found first."""
-    with pytest.raises(DataError, match=message):
-        ask("recall@3,rmse", bad_case(change))
-
-
-def test_no_metric_is_refused() -> None:
-    """Protects a caller from an empty answer after a long fit."""
-    case = random_case()
-    model: FactorModel = case.pop("model")
-    with pytest.raises(SettingsError, match=r"no metric was asked for"):
-        evaluate(model, metrics=(), **case)

@@ -209,7 +209,7 @@ def test_scikit_learn_agrees_on_labels(link: str, seed: int) -> None:
 
 
 def test_a_rule_has_the_precision_of_the_weights() -> None:
-    """Protects `weight>=0.1` on float32 weights: the weight 0.1 satisfies it."""
-    truth = csr_matrix((f32([0.1, 0.05]), ([0, 0], [0, 1])), shape=(2, 5))
+    """Protects `weight>=0.7` on float32 weights: the weight 0.7 satisfies it."""
+    truth = csr_matrix((f32([0.7, 0.6]), ([0, 0], [0, 1])), shape=(2, 5))
     pairs = held_out_pairs(made("none", item_bias=f32([9, 0, 0])), truth)
-    assert label_value("auc", pairs, rule=parse_rule("weight>=0.1"), link="none") == 1.0
+    assert label_value("auc", pairs, rule=parse_rule("weight>=0.7"), link="none") == 1.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.metrics import roc_auc_score
 
+from nightrank.errors import DataError
 from nightrank.quality.rank_auc import rank_auc
 from nightrank.ranking import ItemIndex
 from nightrank.ranking.comparisons import PART, compare
@@ -168,3 +170,19 @@ def test_no_users_and_no_items() -> None:
     assert np.isnan(rank_auc(*by_bias([], 1), truth=cells([0], n_columns=1))).all()
     found = compare(index, users, targets=cells([2, 2, 1], n_columns=3))
     assert [column.tolist() for column in found] == [[2], [0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seen": csr_matrix((2, 4))}, r"exclude has shape \(2, 4\); expected users x items, 2 x 3"),
+        ({"candidates": csr_matrix((1, 3))}, r"allow has shape \(1, 3\)"),
+        ({"user_vectors": f32(np.zeros((2, 1)))}, r"user_vectors have 1 columns, item_vectors 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    """Protects compiled code from following rows and columns that are not there."""
+    index, users = by_bias([1, 2, 3], 2)
+    given = {"user_vectors": users, "truth": cells([0], [1], n_columns=3)} | change
+    with pytest.raises(DataError, match=message):
+        rank_auc(index, **given)

@@ -112,11 +112,10 @@ def checked_candidates(candidates: csr_matrix, *, held: Held, n_items: int) -> c
             f"candidates have shape {candidates.shape}; expected users x items of the catalogue, {n_users, n_items}"
         )
     cells = csr_matrix(
-        (np.ones(len(candidates.indices), np.int8), candidates.indices.copy(), candidates.indptr.copy()),
+        (np.ones(len(candidates.indices), np.bool_), candidates.indices.copy(), candidates.indptr.copy()),
         shape=candidates.shape,
     )
-    cells.sum_duplicates()
-    cells.data[:] = 1
+    cells.sum_duplicates()  # the engine promises nothing of repeats
     without = held.ranked[np.diff(cells.indptr)[held.ranked] == 0]
     if len(without):
         raise DataError(
@@ -124,7 +123,7 @@ def checked_candidates(candidates: csr_matrix, *, held: Held, n_items: int) -> c
             f"catalogue, first the one in row {without[0]}; add some, or take them out of the test data"
         )
     known = held.relevant[:, :n_items]
-    ones = csr_matrix((np.ones(known.nnz, np.int8), known.indices, known.indptr), shape=known.shape)
+    ones = csr_matrix((np.ones(known.nnz, np.bool_), known.indices, known.indptr), shape=known.shape)
     if len(held.ranked) and cells.multiply(ones).nnz == 0:
         raise DataError(
             "no candidate is a held-out item of its user, so every ranking would be worth 0; list each user's "
