@@ -44,6 +44,8 @@ bench: setup
 	$(BIN)/python benchmarks/ials.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/svd.py
+	$(BIN)/python benchmarks/published.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

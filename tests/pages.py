@@ -13,7 +13,18 @@ from made import Published
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-NAMES = ("index", "job-file", "data", "night", "release", "engine", "http", "operations", "commands")
+NAMES = (
+    "index",
+    "job-file",
+    "data",
+    "night",
+    "evaluation",
+    "release",
+    "engine",
+    "http",
+    "operations",
+    "commands",
+)
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 TEXTS = {**PAGES, **{name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md")}}
 JOB, DATA, NIGHT, RELEASE = (PAGES[f"{name}.md"] for name in ("job-file", "data", "night", "release"))

@@ -12,7 +12,7 @@ from eventfiles import coded
 from nightrank.config.families import FAMILIES
 from nightrank.data.interactions import Interactions, from_events
 from nightrank.errors import DataError
-from nightrank.models import FactorModel, fit
+from nightrank.models import FactorModel, fit, link_of
 from nightrank.models.factor_model import ARRAYS
 from nightrank.models.families import FITS
 
@@ -71,6 +71,7 @@ def test_arrays_are_float32_finite_and_of_one_width(family: str) -> None:
     width = PARAMS[family].get("factors", 0)
     assert model.family == family
     assert model.params == PARAMS[family]
+    assert model.link == link_of(family)
     assert model.user_vectors.shape == (N_USERS, width)
     assert model.item_vectors.shape == (N_ITEMS, width)
     assert model.item_bias.shape == (N_ITEMS,)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nightrank.cli import cluster, data, demo, night, releases, service
+from nightrank.cli import cluster, data, demo, evaluate, night, releases, service
 from nightrank.errors import NightrankError
 
 INTERRUPTED = 130
@@ -28,6 +28,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(releases.app, name="releases")
 app.add_typer(cluster.app, name="cluster")
 night.register(app)
+evaluate.register(app)
 releases.register(app)
 service.register(app)
 demo.register(app)
@@ -46,5 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Typer's own answer to Ctrl-C, which says nothing
-            typer.echo("nightrank: stopped; the same command goes on where it left off", err=True)
+            typer.echo(
+                "nightrank: stopped; nothing half done is visible, the same command makes it whole", err=True
+            )
         raise

@@ -103,7 +103,7 @@ _IALS = Family(
     MappingProxyType(
         {
             # Quality goes on rising with it on large data; cost grows somewhat faster than in proportion.
-            "factors": Param(int, 1, 128, Choices((32, 64, 128)), maximum=4096),
+            "factors": Param(int, 1, 128, Choices((32, 64, 128, 256)), maximum=4096),
             # L2 regularisation, of each row times its frequency ** nu. Above 0: every solve needs it.
             "reg": Param(float, 0.0, 0.003, Range(1e-4, 1e-1, log=True), minimum_allowed=False),
             # What a pair without an interaction weighs, where one of weight 1 weighs 1.

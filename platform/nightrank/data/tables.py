@@ -36,6 +36,18 @@ def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
+def names_of(file: Path, wanted: Sequence[str]) -> list[str]:
+    """The names of a file's columns, empty where it has no header; of JSON lines, those of `wanted` that occur.
+
+    Raises DataError where the file cannot be read.
+    """
+    list_names, _ = _readers(file)
+    try:
+        return [] if _is_blank(file) else list_names(file, wanted)
+    except (pa.ArrowException, OSError, ValueError, zlib.error) as error:
+        _broken(file, reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
 def read_batches(file: Path, columns: Sequence[str], *, numbers: Collection[str] = ()) -> Iterator[pa.Table]:
     """The named columns of one file, in that order, in parts of BATCH_ROWS; nothing else of the file is decoded.
 
@@ -44,19 +56,23 @@ def read_batches(file: Path, columns: Sequence[str], *, numbers: Collection[str]
     Raises DataError naming the file where it cannot be read or a column is missing or occurs twice; what was given
     before that says nothing about the rest.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: there is no such file; check the path")
-    names_of, read = _READERS[(file_format(file) or ".csv").removesuffix(".gz")]
+    list_names, read = _readers(file)
     try:
         if _is_blank(file):
             return
-        check_names(file, columns=columns, names=names_of(file, columns))
+        check_names(file, columns=columns, names=list_names(file, columns))
         for table in _in_batches(read(file, columns, numbers)):
             yield checked_texts(table, file=file)
     except UnicodeDecodeError as error:
         _broken(file, reason=f"it is not UTF-8 ({error.reason} at byte {error.start} of a column name)")
     except (pa.ArrowException, OSError, ValueError, zlib.error) as error:
         _broken(file, reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+def _readers(file: Path) -> tuple[_Names, _Read]:
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file; check the path")
+    return _READERS[(file_format(file) or ".csv").removesuffix(".gz")]
 
 
 def table_batches(table: pa.Table) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nightrank.data.interactions import Interactions
 from nightrank.models.als import fit_als
 from nightrank.models.bpr import fit_bpr
-from nightrank.models.factor_model import FactorModel, Params
+from nightrank.models.factor_model import FactorModel, Link, Params
 from nightrank.models.fitting import Epoch, Fitting, OnEpoch
 from nightrank.models.ials import fit_ials
 from nightrank.models.lmf import fit_lmf
@@ -22,6 +22,13 @@ FITS: dict[str, Callable[[Interactions, Params, Fitting], FactorModel]] = {
     "popularity": fit_popularity,
     "svd": fit_svd,
 }
+
+LINKS: dict[str, Link] = {"svd": "identity"}
+
+
+def link_of(family: str) -> Link:
+    """The link of a family's models (`FactorModel`), known before one is fitted."""
+    return LINKS.get(family, "none")
 
 
 def fit(

@@ -57,6 +57,11 @@ class MetricSpec:
         """Is it computed from the first k?"""
         return self.kind in ("ranked", "exposure")
 
+    @property
+    def has_users(self) -> bool:
+        """Has each user a value of their own?"""
+        return self.kind != "labels" and self.name not in ("coverage", "gini")
+
     def __str__(self) -> str:
         return self.name if self.k is None else f"{self.name}@{self.k}"
 
