@@ -159,8 +159,14 @@ def test_a_run_is_found_again_and_refused_for_other_inputs(tmp_path: Path) -> No
 
 
 def test_items_of_another_id_type_are_refused_by_name(tmp_path: Path) -> None:
-    """Text ids in the item table of integer events are a DataError, not a crash of the Parquet library."""
-    run = made.scored_run(tmp_path, items=made.make_items(items="string"))
+    """Text ids in the item table of integer events are a DataError, not a crash of the Parquet library: before
+    anything is fitted, and where the table was changed since."""
+    texts = made.make_items(items="string")
+    with pytest.raises(DataError, match=r"items.*string.*int64"):
+        made.trained_run(made.make_job(tmp_path / "early", items=texts))
+    run = made.scored_run(tmp_path)
+    assert run.job.items is not None
+    pq.write_table(texts, run.job.items.path)
     with pytest.raises(DataError, match=r"items.*string.*int64"):
         publish(run)
     assert published(run.store) == []
