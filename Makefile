@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/svd.py
 	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/sweep.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

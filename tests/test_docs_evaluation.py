@@ -13,7 +13,7 @@ from nightrank.models.families import FITS, link_of
 from nightrank.quality.asked import LINKS
 from nightrank.quality.names import KINDS, MetricSpec
 from pages import PAGES, ROOT, blocks, rows_of
-from test_evaluate import run, shop
+from test_evaluate import ratings, run, shop
 
 PAGE = PAGES["evaluation.md"]
 
@@ -28,7 +28,7 @@ def test_intervals_are_as_documented(tmp_path: Any, capsys: pytest.CaptureFixtur
     """A metric has an interval if the table says so; those that no family here can be asked for are exempt."""
     has = {row["metric"].replace("@k", "@2"): row["interval"] == "yes" for row in rows_of(PAGE, "metric")}
     del has["logloss"]
-    ask = [*shop(tmp_path), "--model", "svd", "--label", "weight>=4", "--metrics", ",".join(has), "--json"]
+    ask = [*ratings(tmp_path), "--model", "svd", "--label", "weight>=4", "--metrics", ",".join(has), "--json"]
     report = json.loads(run(capsys, *ask)[0])
     assert {name: one["low"] is not None for name, one in report["metrics"].items()} == has
 

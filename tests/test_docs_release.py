@@ -17,14 +17,14 @@ import pytest
 import pages
 from made import Published
 from nightrank import errors
+from nightrank.batch.leaderboard import leaderboard
 from nightrank.batch.nightly import summary
-from nightrank.batch.trials import leaderboard
 from nightrank.data.ids import bucket_of, hash_id
 from nightrank.errors import NightrankError
 from nightrank.quality.gates import QualityDecision, StructureDecision
 from nightrank.release.files import FileRecord
 from nightrank.release.manifest import Manifest
-from pages import NIGHT, RELEASE, ROOT, Row, blocks, column, rows_of, section
+from pages import NIGHT, RELEASE, ROOT, SWEEP, Row, blocks, column, rows_of, section
 
 published = pages.published
 
@@ -42,10 +42,8 @@ def test_the_columns_of_the_leaderboard_are_documented() -> None:
     """Names and types are those of leaderboard.parquet."""
     schema = leaderboard([], metric="ndcg@10").schema
     real = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
-    untyped = {"trial", "family", "params", "metric"}  # an empty table cannot tell: they are texts
-    assert column(NIGHT, "column", "type") == list(real)
-    for row in rows_of(NIGHT, "column", "type"):
-        assert row["type"] == ("string" if row["column"] in untyped else real[row["column"]])
+    assert {row["column"]: row["type"] for row in rows_of(SWEEP, "column", "type")} == real
+    assert column(SWEEP, "column", "type") == list(real)
 
 
 def test_the_folder_of_a_run_is_documented(published: Published) -> None:

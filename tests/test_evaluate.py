@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +165,23 @@ def test_ratings_take_the_last_of_repeated_pairs(tmp_path: Path, capsys: pytest.
     assert 0.5 < plain["metrics"]["rmse"]["value"] < 3
 
 
+def test_a_rating_of_0_is_a_rating(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects labels of 0 and 1: what test says is 0 is in rmse, auc and accuracy, and relevant in no ranking."""
+    train = {"user_id": [1, 1, 2, 2, 3, 3], "item_id": [1, 2, 1, 2, 1, 2], "weight": [4.0, 1, 4, 1, 4, 2]}
+    test = {"user_id": [1, 2, 3, 3], "item_id": [3, 3, 3, 4], "weight": [0.0, 1, 0, 1]}
+    files = [write(tmp_path, "train", train), write(tmp_path, "test", test, suffix=".csv")]
+    ask = ["--train", files[0], "--test", files[1], "--model", "svd", "--param", "factors=1", "--json"]
+    found = json.loads(run(capsys, *ask, "--metrics", "rmse,auc,accuracy", "--label", "weight>=1")[0])
+    assert found["users"]["counted"] == 3
+    # predicted are the means 2.5, 2.5, 3, 3
+    squares = [2.5**2, 1.5**2, 3.0**2, 2.0**2]
+    assert found["metrics"]["rmse"]["value"] == pytest.approx(np.sqrt(np.mean(squares)))
+    assert found["metrics"]["accuracy"]["value"] == 1 / 2
+    assert found["metrics"]["auc"]["value"] == 1 / 2
+    ranked = json.loads(run(capsys, *ask, "--metrics", "recall@2")[0])
+    assert ranked["users"] == {"counted": 2, "unknown": 0, "without_truth": 1}
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_per_user_rows_have_the_reported_mean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
@@ -212,6 +228,12 @@ def test_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ({"--label": "rating>=4"}, "rating>=4"),
         ({"--per-user": "users.xlsx"}, "expected a name that ends in .parquet or .csv"),
         ({"--per-user": "nowhere/users.csv"}, "there is no folder nowhere; make it first"),
+        ({"--per-user": "folder.csv"}, "expected a file in a folder that can be written"),
+        ({"--label": "weight>=4"}, "none of recall@2 looks at labels"),
+        (
+            {"--model": "svd", "--metrics": "rmse,recall@2"},
+            "test: rmse compare predictions with weights, and ",
+        ),
         ({"--per-user": "users.csv", "--metrics": "coverage@3"}, "coverage@3 have no value of one user"),
         ({"--train": "nowhere.parquet"}, "found nothing at 'nowhere.parquet'"),
         ({"--candidates": "nowhere.csv"}, "candidates: found nothing at 'nowhere.csv'"),
@@ -227,6 +249,7 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     """Protects a long fit from being thrown away: each mistake is exit code 2 with its name, nothing on stdout."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
     options = dict(zip(*[iter(shop(tmp_path))] * 2, strict=True))
     options |= {"--model": "als", "--metrics": "recall@2"} | change
     out, err = run(capsys, *(part for option in options.items() for part in option), code=2)
@@ -289,25 +312,46 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert (folder / "users.csv").read_text() == "user_id\n1\n"
 
 
-def test_progress_shows_on_a_terminal_alone(tmp_path: Path) -> None:
-    """Protects logs and terminals: epochs, loss, metric and time left on a terminal; in a pipe not a byte."""
-    ask = [*ratings(tmp_path), "--model", "ials", "--param", "epochs=3", "--metrics", "recall@2"]
-    piped = started(ask, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert piped.communicate(timeout=120)[1] == b""
+def on_terminal(ask: list[object]) -> tuple[int, bytes]:
+    """Exit code and what a terminal shows of stderr."""
     reader, writer = pty.openpty()
     process = started(ask, stderr=writer, stdout=subprocess.PIPE)
     os.close(writer)
-    seen, began = b"", time.monotonic()
-    while time.monotonic() - began < 120:
+    seen = b""
+    while True:
         try:
             part = os.read(reader, 4096)
-        except OSError:
+        except OSError:  # the other side is closed
             break
         if not part:
             break
         seen += part
     process.communicate(timeout=60)
     os.close(reader)
-    assert process.returncode == 0
+    return process.returncode, seen
+
+
+def test_what_is_shown_never_ends_a_fit(tmp_path: Path) -> None:
+    """Protects people at a terminal: a sample that cannot be measured shows no metric, and the command goes on."""
+    pairs = [("a", "c"), ("b", "d"), ("c", "b")]
+    columns = {"user_id": [user for user, _ in pairs], "item_id": [item for _, item in pairs]}
+    (tmp_path / "job.yaml").write_text(
+        "events: {path: train.parquet, columns: {weight: weight}}\n"
+        "split: {kind: per_user}\nobjective: {relevant: 'weight>=2'}\n"
+    )
+    train = write(tmp_path, "train", TRAIN | {"weight": [1.0] * 7})
+    test = write(tmp_path, "test", columns | {"weight": [2.0, 1.0, 1.0]})
+    ask = ["--train", train, "--test", test, "--config", tmp_path / "job.yaml"]
+    code, seen = on_terminal([*ask, "--model", "ials", "--param", "epochs=2", "--metrics", "recall@2"])
+    assert code == 0, seen
+
+
+def test_progress_shows_on_a_terminal_alone(tmp_path: Path) -> None:
+    """Protects logs and terminals: epochs, loss, metric and time left on a terminal; in a pipe not a byte."""
+    ask = [*ratings(tmp_path), "--model", "ials", "--param", "epochs=3", "--metrics", "recall@2"]
+    piped = started(ask, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert piped.communicate(timeout=120)[1] == b""
+    code, seen = on_terminal(ask)
+    assert code == 0
     for word in (b"epochs", b"3/3", b"loss ", b"recall@2 0.", b"users ranked"):
         assert word in seen

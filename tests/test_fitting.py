@@ -190,3 +190,10 @@ def test_a_start_that_does_not_fit_is_refused(family: str) -> None:
     for start in (other, wrong):
         with pytest.raises(DataError, match=r"warm start needs .*found .*expected .*start afresh"):
             fit(family, data(), params=PARAMS[family], seed=7, start=start)
+
+
+@pytest.mark.parametrize("family", ["popularity", "svd"])
+def test_a_family_without_epochs_has_no_start(family: str) -> None:
+    """Protects from a start that is read and dropped."""
+    with pytest.raises(DataError, match=f"{family} has no epochs.*leave the warm start out"):
+        fit(family, data(), params=PARAMS[family], seed=7, start=fitted(family, data()))

@@ -317,3 +317,11 @@ def test_without_a_half_life_a_subset_keeps_its_weights() -> None:
     assert cells(whole.subset(np.array([True, False]))) == {("a", "x"): 8.0}
     fading = replace(whole, half_life_days=10.0)
     assert cells(fading.subset(np.array([True, False]))) == {("a", "x"): 8.0 * 2 ** (30 / 10)}
+
+
+def test_decay_far_beyond_float32_is_taken_back() -> None:
+    """Protects weights behind a split: an event 130 half-lives late, held out, leaves the rest in proportion."""
+    table = pa.table({"user": [1, 1, 1], "item": [1, 2, 3], "time": [0, DAY_S * 7, DAY_S * 7 * 131]})
+    whole = from_events(coded(table), combine="sum", half_life_days=7.0)
+    left = whole.subset(np.array([True, True, False]))
+    assert left.user_items.data.tolist() == [0.5, 1.0]

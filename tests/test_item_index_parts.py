@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -147,6 +148,16 @@ def test_compiled_code_is_kept_and_damage_is_survived(tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:20] if file.suffix == ".nbc" else b"")
     assert run(tmp_path) == (kept, 3.5)
     assert all(file.stat().st_size > 20 for file in files)
+
+
+def test_a_copy_of_the_package_finds_the_same_code(tmp_path: Path) -> None:
+    """Protects every night from compiling anew: Ray unpacks the package into a new folder for each cluster."""
+    kept, _ = run(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in Path(kept).rglob("*.nb*")}
+    package = Path(compiled.__file__).parent
+    shutil.copytree(package, tmp_path / "copy" / "nightrank", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run(tmp_path, PYTHONPATH=str(tmp_path / "copy")) == (kept, 3.5)
+    assert {file: file.stat().st_mtime_ns for file in Path(kept).rglob("*.nb*")} == before
 
 
 def test_another_setting_of_the_compiler_is_another_folder(tmp_path: Path) -> None:

@@ -242,8 +242,11 @@ def test_quality_decision_as_a_dictionary() -> None:
         "baseline": 0.5,
         "baseline_recipe": {"model": "popularity"},
         "change": 0.25,
+        "change_low": 0.25,
+        "change_high": 0.25,
         "min_change": -0.002,
         "n_users": 1,
+        "forced": False,
     }
 
 

@@ -93,7 +93,7 @@ def night(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Ni
             "type_weights": {"view": 1, "buy": 3},
         },
         "items": {"path": "items.csv", "title": "name", "categories": "kind"},
-        "sweep": {"trials": 2, "models": {"als": {"factors": [4, 8], "epochs": 3}}},
+        "sweep": {"trials": 1, "models": {"als": {"factors": [4, 8], "epochs": 3}}},
         "gate": {"min_change": -1.0},
         "score": {"k": 20, "buckets": 5, "similar_items_k": 5},
     }

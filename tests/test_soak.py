@@ -41,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table(events), folder / "events.parquet")
     job = {
         "events": {"path": str(folder / "events.parquet"), "columns": {"time": "timestamp"}},
-        "sweep": {"trials": 3, "models": {"als": {"factors": [32, 64], "epochs": [5]}}},
+        "train": {"model": "als", "params": {"factors": 64, "epochs": 5}},
         "gate": {"min_change": -1.0, "min_coverage": 0.0},
         "score": {"buckets": 8},
     }
@@ -104,7 +104,7 @@ def test_kills_leave_the_same_bytes(
 
 def kill_something(cluster: LocalCluster, driver: subprocess.Popen[bytes], rng: random.Random) -> str:
     """SIGKILL the driver, or a worker process that is running a trial, a fit or a bucket; says which."""
-    busy = list(workers(cluster, "MapWorker", "ImplicitFunc", "_trial", "_judge", "_fit_all"))
+    busy = list(workers(cluster, "MapWorker", "_judge", "_fit_all"))
     if busy and rng.random() < 0.6:
         title, victim = rng.choice(busy)
         victim.kill()

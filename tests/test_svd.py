@@ -91,3 +91,16 @@ def test_a_matrix_of_low_rank_leaves_columns_at_zero() -> None:
     assert not model.item_vectors[:, 1:].any()
     found = model.user_vectors @ model.item_vectors.T + model.user_offset[:, None]
     np.testing.assert_allclose(found, stars.reshape(20, 6), rtol=1e-6)
+
+
+def test_a_small_taste_among_very_many_users_is_found() -> None:
+    """Protects large data: a direction of 0.3% of the users is real, however long the matrix is."""
+    first = np.repeat([[0, 5.0], [1, 1.0]], [1, 1], axis=0)
+    n, n_few = 60_000, 200
+    users = np.r_[np.repeat(np.arange(n), 2), np.repeat(np.arange(n, n + n_few), 2)]
+    items = np.r_[np.tile([0, 1], n), np.tile([2, 3], n_few)]
+    table = pa.table({"user": users, "item": items, "weight": np.tile(first[:, 1], n + n_few)})
+    model = fit("svd", from_events(coded(table), combine="sum"), params={"factors": 2}, seed=0)
+    for user, rated in ((5, [0, 1]), (n + 5, [2, 3])):
+        found = model.user_vectors[user] @ model.item_vectors[rated].T + model.user_offset[user]
+        np.testing.assert_allclose(found, [5.0, 1.0], rtol=1e-4)

@@ -1,9 +1,11 @@
 """How functions are compiled here: by numba on first use, kept on disk for the next process.
 
-numba's own cache looks at the time of a function's file and at the CPU, so code compiled into a caller in another
-file would outlive a change, and code for one set of instructions a change of NUMBA_CPU_NAME. Here the folder is named
-by all that the code depends on: the files of the function's own package (`ranking`, `models`) and this one, numba,
-the CPU and the settings of numba. So compiled code calls compiled code of its own package alone.
+numba's own cache looks at the path and time of a function's file and at the CPU. So code compiled into a caller in
+another file would outlive a change, code for one set of instructions a change of NUMBA_CPU_NAME, and every Ray
+cluster, which unpacks the package into a folder of its own, would compile it all again. Here the folder is named by
+all that the code depends on: the files of the function's own package (`ranking`, `models`) and this one, numba, the
+CPU and the settings of numba; path and time are not looked at. So compiled code calls compiled code of its own
+package alone.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, TypeVar
 
 import llvmlite.binding
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from nightrank.errors import NightrankError
 
@@ -56,8 +58,8 @@ def _compile(function: Function, **options: Any) -> Function:
     folder = cache_folder(Path(inspect.getfile(function)).parent)
     if folder is not None:
         try:
-            numba.config.CACHE_DIR = folder
-            dispatcher._cache = _Cache(function)
+            numba.config.CACHE_DIR = folder  # or numba would look for a folder of its own, and may find none
+            dispatcher._cache = _Cache(function, folder)
         finally:
             numba.config.CACHE_DIR = before
     result: Function = dispatcher
@@ -65,7 +67,16 @@ def _compile(function: Function, **options: Any) -> Function:
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """What cannot be read or written is compiled anew: a full disk or a torn file stops nobody."""
+    """Files in a folder whose name says what they are of; numba's own index would name path and time of the source.
+    What cannot be read or written is compiled anew: a full disk or a torn file stops nobody."""
+
+    def __init__(self, function: Callable[..., object], folder: str) -> None:
+        super().__init__(function)
+        self._cache_path = folder
+        self._impl._locator = _Folder(folder)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=folder, filename_base=self._impl.filename_base, source_stamp=(0, 0)
+        )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -78,6 +89,19 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(Exception):  # the code runs; the next process compiles it again
             super().save_overload(sig, data)
+
+
+class _Folder:
+    """Where numba writes: a folder that is there already."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def get_cache_path(self) -> str:
+        return self._folder
+
+    def ensure_cache_path(self) -> None:
+        Path(self._folder).mkdir(exist_ok=True, mode=0o700)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from nightrank.batch.publish import in_service, publish
 from nightrank.batch.run import STAGES, Run, chosen_run, has_run, start_run
 from nightrank.batch.score import missing_units, score
 from nightrank.batch.sweep import sweep
+from nightrank.batch.sweep_outcome import track
 from nightrank.batch.train import train
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
@@ -43,11 +44,11 @@ def open_run(job: JobConfig, *, key: str | None = None, first: str = "sweep") ->
     )
 
 
-def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str]) -> Summary:
-    """Run the given stages in order and sum up. A job that names its model has no sweep."""
+def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str], force: bool = False) -> Summary:
+    """Run the given stages in order and sum up. A job that names its model has no sweep. force: see `train`."""
     work: dict[str, Callable[[], Any]] = {
         "sweep": lambda: sweep(run, actors),
-        "train": lambda: train(run, actors),
+        "train": lambda: train(run, actors, force=force),
         "score": lambda: score(run, actors),
         "publish": lambda: publish(run),
     }
@@ -75,6 +76,8 @@ def _run(
         elif is_done(run, stage):
             skipped.append(stage)
             log.info("%s: done before", stage)
+            if stage == "sweep":
+                track(run, run.finished("sweep"))  # where it could not be at the time
         else:
             log.info("%s: started (run %s)", stage, run.key)
             work[stage]()

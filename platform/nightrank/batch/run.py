@@ -27,6 +27,7 @@ from nightrank.release.store import Store
 
 STAGES = ("sweep", "train", "score", "publish")
 LATEST = "runs/LATEST"
+LAST_WINNER = "runs/LAST_WINNER"  # the recipe that the last sweep chose
 
 
 class Recipe(BaseModel):
@@ -38,6 +39,10 @@ class Recipe(BaseModel):
     params: dict[str, int | float]
     release: str | None = None
 
+    def as_line(self) -> bytes:
+        """For a file of its own."""
+        return self.model_dump_json().encode() + b"\n"
+
 
 class RunRecord(BaseModel):
     """run.json, written once."""
@@ -48,6 +53,7 @@ class RunRecord(BaseModel):
     release: str
     created: str
     in_service: Recipe | None
+    last_winner: Recipe | None = None
     data_fingerprint: str
     config_hash: str
     config: dict[str, Any]
@@ -122,6 +128,7 @@ def start_run(store: Store, job: JobConfig, inputs: Inputs) -> Run:
         release=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{key[:12]}",
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         in_service=_in_service(store),
+        last_winner=_last_winner(store),
         data_fingerprint=inputs.fingerprint,
         config_hash=_hash(config),
         config=config,
@@ -177,6 +184,16 @@ def _in_service(store: Store) -> Recipe | None:
             "service with `nightrank releases activate ID`, or delete CURRENT in the store to begin afresh"
         ) from None
     return Recipe(family=manifest.family, params=manifest.params, release=release_id)
+
+
+def _last_winner(store: Store) -> Recipe | None:
+    found = store.read(LAST_WINNER)
+    try:
+        return None if found is None else Recipe.model_validate_json(found.data)
+    except ValidationError:
+        raise ReleaseError(
+            f"{LAST_WINNER} in store {store.url} is no recipe; delete it, and the search begins without one"
+        ) from None
 
 
 def _read_record(store: Store, key: str) -> RunRecord:

@@ -17,7 +17,7 @@ from nightrank.data.splits import Split
 from nightrank.release.files import save_array
 from nightrank.release.store import replacing
 
-DONE = "complete"
+COMPLETE = "complete"
 
 
 def save_splits(folder: Path, splits: Mapping[str, Split]) -> None:
@@ -29,12 +29,13 @@ def save_splits(folder: Path, splits: Mapping[str, Split]) -> None:
 
 
 def _save(folder: Path, split: Split) -> None:
-    for name, matrix in (("train", split.train.user_items), ("truth", split.truth)):
+    matrices = {"train": split.train.user_items, "by_item": split.train.item_users, "truth": split.truth}
+    for name, matrix in matrices.items():
         save_array(folder / f"{name}_weights.npy", matrix.data)
         save_array(folder / f"{name}_items.npy", matrix.indices)
         save_array(folder / f"{name}_offsets.npy", matrix.indptr)
         save_array(folder / f"{name}_shape.npy", np.array(matrix.shape, dtype=np.int64))
-    with replacing(folder / DONE) as temporary:
+    with replacing(folder / COMPLETE) as temporary:
         temporary.write_text(f"{split.n_unknown_users}\n")
 
 
@@ -46,7 +47,7 @@ def open_split(folder: Path, *, combine: str) -> Split:
     if (folder / combine).is_dir():
         folder = folder / combine
     matrices = {}
-    for name in ("train", "truth"):
+    for name in ("train", "by_item", "truth"):
         data, indices, indptr = (
             np.load(folder / f"{name}_{part}.npy", mmap_mode="c", allow_pickle=False)
             for part in ("weights", "items", "offsets")
@@ -59,6 +60,7 @@ def open_split(folder: Path, *, combine: str) -> Split:
         item_ids=ids_from_arrays([np.arange(n_items, dtype=np.int64)]),
         user_items=matrices["train"],
         times=None,
+        by_item=matrices["by_item"],
     )
-    unknown = int((folder / DONE).read_text())
+    unknown = int((folder / COMPLETE).read_text())
     return Split(train=train, truth=matrices["truth"], n_unknown_users=unknown)

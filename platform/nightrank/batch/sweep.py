@@ -1,76 +1,115 @@
-"""The sweep stage: trials on Ray Tune, each measured on the validation split."""
+"""The sweep stage: trials on Ray Tune, each measured on the validation split; the winner measured once on test.
+
+Records are what counts (`trials`); Tune's own files are scratch. Before the search, popularity and the winner of the
+last sweep are measured in full, so that the search begins where the last one ended.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from nightrank.batch.inputs import Inputs, load_splits
 from nightrank.batch.run import Run
-from nightrank.batch.split_files import DONE, open_split, save_splits
-from nightrank.batch.trials import Spec, died, leaderboard, measure, specs, winner
+from nightrank.batch.search import scheduler, searcher
+from nightrank.batch.split_files import COMPLETE, save_splits
+from nightrank.batch.sweep_outcome import conclude, track, tracker_of
+from nightrank.batch.tracking import Tracker
+from nightrank.batch.trial_files import SPLIT, measured, put_record, read_record, records_of
+from nightrank.batch.trials import (
+    BASELINE,
+    ENDED,
+    FAILED,
+    RUNNING,
+    STOPPED,
+    Record,
+    Spec,
+    begun,
+    failed,
+    spec_of,
+)
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.config.job import JobConfig
-from nightrank.errors import ClusterError, DataError
-from nightrank.release.store import open_store, replacing
+from nightrank.errors import ClusterError
+from nightrank.release.store import open_store
 
 log = logging.getLogger("nightrank.sweep")
 
 
 def sweep(run: Run, actors: ActorTable) -> dict[str, Any]:
-    """Measure every trial that has no record yet; write the leaderboard; return the winner's outcome.
+    """Measure recipes until the job's number of trials has ended; judge them; return what the stage leaves behind.
 
     Raises DataError where every trial failed.
     """
     with run.recording("sweep") as outcome:
-        if not run.path(f"sweep/split/{DONE}").is_file():
-            run_task(_prepare, run.job, run.inputs, str(run.path("sweep/split")), spec=actors.trainer)
-        wanted = specs(run.job.sweep.models, trials=run.job.sweep.trials, seed=run.job.seed)
-        if len(wanted) <= run.job.sweep.trials:
-            log.warning("the search space holds only %d recipes; all are tried", len(wanted) - 1)
-        missing = [spec for spec in wanted if run.get_json(_record(spec)) is None]
-        if missing:
-            _tune(run, missing, total=len(wanted), spec=actors.tune_trial)
-        outcomes = [run.get_json(_record(spec)) or died(spec, seed=run.job.seed) for spec in wanted]
-        best = winner(outcomes)
-        metric = f"{run.job.objective.metric}@{run.job.objective.k}"
-        with replacing(run.path("leaderboard.parquet")) as temporary:
-            pq.write_table(leaderboard(outcomes, metric=metric), temporary)
-        if best is None:
-            reasons = sorted({str(one["reason"]) for one in outcomes})
-            raise DataError(f"every trial of the sweep failed: {'; '.join(reasons[:3])}")
-        outcome["winner"] = dict(best)
-        outcome["metric"] = metric
-        outcome["trials"] = len(outcomes) - 1
+        job = run.job
+        if not run.path(f"{SPLIT}/{COMPLETE}").is_file():
+            run_task(_prepare, job, run.inputs, str(run.path(SPLIT)), spec=actors.trainer)
+        for origin, spec in _first(run):
+            record = read_record(run.store, run.name(""), spec["trial"])
+            if record is None or record["state"] not in ENDED:
+                args = (begun(spec, seed=job.seed, origin=origin), run.store.url, run.name(""), job)
+                run_task(_alone, *args, threads(actors.tune_trial), spec=actors.tune_trial)
+        _search(run, actors.tune_trial)
+        outcome |= conclude(run, actors)
+    track(run, outcome)
     return outcome
 
 
-def _record(spec: Spec) -> str:
-    return f"sweep/trials/{spec['trial']}.json"
+def _first(run: Run) -> list[tuple[str, Spec]]:
+    """What is measured whatever the search does: popularity, and last time's winner if its family is searched."""
+    last = run.record.last_winner
+    found = [("baseline", spec_of(BASELINE, {}))]
+    if last is not None and last.family in run.job.sweep.models:
+        found.append(("last winner", spec_of(last.family, last.params)))
+    return found
 
 
 def _prepare(job: JobConfig, inputs: Inputs, folder: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
-    save_splits(Path(folder), load_splits(job, inputs, families=job.sweep.models, validation=True))
+    save_splits(Path(folder), load_splits(job, inputs, families=job.families, validation=True))
 
 
-def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> None:
+def _search(run: Run, spec: ActorSpec) -> None:
+    """Rounds of Tune until enough distinct recipes have ended, or the space gives no new one."""
+    tracker = None
+    while True:
+        records = [record for record in records_of(run) if record["family"] != BASELINE]
+        ended = sum(record["state"] in ENDED for record in records)
+        missing = run.job.sweep.trials - ended
+        if missing <= 0:
+            return
+        tracker = tracker or tracker_of(run)
+        _tune(run, records, missing=missing, spec=spec, tracker=tracker)
+        now = sum(one["state"] in ENDED for one in records_of(run) if one["family"] != BASELINE)
+        if now == ended:
+            log.warning("the search space gives no more than %d recipes; all are tried", ended)
+            return
+
+
+def _tune(
+    run: Run, records: Sequence[Record], *, missing: int, spec: ActorSpec, tracker: Tracker | None
+) -> None:
     trainable = tune.with_parameters(
         _trial, store=run.store.url, run=run.name(""), job=run.job, n_threads=threads(spec)
     )
     resources = {"cpu": spec.num_cpus, "gpu": spec.num_gpus, "memory": spec.memory}
+    ended = [record["trial"] for record in records if record["state"] in ENDED]
+    progress = _Progress(run, done=ended, tracker=tracker)
     results = Tuner(
         tune.with_resources(trainable, resources),
-        param_space={"spec": tune.grid_search(list(missing))},
         tune_config=TuneConfig(
+            search_alg=searcher(run.job.sweep.models, records, seed=run.job.seed),
+            scheduler=scheduler(run.job.sweep.models, records),
+            num_samples=missing,
             max_concurrent_trials=spec.max_count,
             reuse_actors=True,  # starting a process takes longer than most fits
         ),
@@ -79,36 +118,90 @@ def _tune(run: Run, missing: Sequence[Spec], *, total: int, spec: ActorSpec) -> 
             storage_path=str(run.path("sweep")),
             verbose=0,
             failure_config=FailureConfig(max_failures=2),  # of the process; a fit that fails is an outcome
-            callbacks=[_Progress(done=total - len(missing), total=total)],
+            callbacks=[progress],
         ),
     ).fit()
-    stopped = [one for one in missing if run.get_json(_record(one)) is None]
-    if len(stopped) > results.num_errors:
+    if len(results) < missing:
         raise ClusterError(
-            f"the sweep stopped before {len(stopped) - results.num_errors} of its trials had ended; run the same "
-            "command again, it goes on with those"
+            f"the sweep stopped before {missing - len(results)} of its trials had begun; run the same command "
+            "again, it goes on with those"
         )
 
 
 def _trial(config: dict[str, Any], *, store: str, run: str, job: JobConfig, n_threads: int) -> None:
-    """One Tune trial: measure, put the record in the run, report."""
+    """One Tune trial: a recipe that was tried before only tells its record."""
+    folder, spec = open_store(store), config["spec"]
+    before = read_record(folder, run, spec["trial"])
+    if before is not None and before["state"] in ENDED:
+        tune.report(_told(before))
+        return
+
+    def report(record: Record) -> None:
+        put_record(folder, run, record)
+        if record["history"][-1]["share"] < 100:  # the last word comes with the values
+            tune.report(_told(record))
+
+    record = begun(spec, seed=job.seed, origin="search")
+    tune.report(_told(measured(record, folder, run, job=job, threads=n_threads, report=report)))
+
+
+def _alone(record: Record, store: str, run: str, job: JobConfig, n_threads: int) -> None:
+    """A recipe that nothing stops."""
     folder = open_store(store)
-    spec = config["spec"]
-    split = open_split(folder.path(f"{run}sweep/split"), combine=job.combines([spec["family"]])[0])
-    outcome = measure(spec, split, job=job, threads=n_threads)
-    record = json.dumps(outcome, indent=1, sort_keys=True).encode() + b"\n"
-    folder.put(f"{run}{_record(spec)}", record)
-    tune.report({**outcome, "params": json.dumps(outcome["params"])})
+    measured(
+        record, folder, run, job=job, threads=n_threads, report=lambda found: put_record(folder, run, found)
+    )
+
+
+def _told(record: Record) -> dict[str, Any]:
+    """What Tune hears. A failure has no value: NaN is neither good nor bad to ASHA, and failed to Optuna."""
+    value = np.nan if record["state"] == FAILED else record["value"]
+    share = record["history"][-1]["share"] if record["state"] in (RUNNING, STOPPED) else 100
+    return {"value": value, "share": share}
 
 
 class _Progress(Callback):  # type: ignore[misc]
-    """A line for every trial that ended."""
+    """Ends the record of a trial that Tune ended, and says so in a line."""
 
-    def __init__(self, *, done: int, total: int) -> None:
-        self.done, self.total = done, total
+    def __init__(self, run: Run, *, done: Iterable[str], tracker: Tracker | None) -> None:
+        self.store, self.run = run.store, run.name("")
+        self.total, self.seed = run.job.sweep.trials, run.job.seed
+        self.done = set(done)
+        self.tracker = tracker
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune saves its callbacks; a connection cannot be."""
+        return {**self.__dict__, "tracker": None}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.done += 1
-        result = trial.last_result
-        value = result.get("reason") if result.get("value") is None else f"{result['value']:.4f}"
-        log.info("trial %d/%d %s %s: %s", self.done, self.total, result["family"], result["params"], value)
+        record = read_record(self.store, self.run, trial.config["spec"]["trial"])
+        if record is not None and record["state"] == RUNNING:
+            record["state"] = STOPPED
+        self._ended(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        spec = trial.config["spec"]
+        record = read_record(self.store, self.run, spec["trial"]) or begun(
+            spec, seed=self.seed, origin="search"
+        )
+        if record["state"] not in ENDED:
+            self._ended(failed(record, "the process of the trial died each time (killed, or out of memory)"))
+
+    def _ended(self, record: Record | None) -> None:
+        if record is None or record["trial"] in self.done:  # a recipe drawn again
+            return
+        put_record(self.store, self.run, record)
+        self.done.add(record["trial"])
+        if self.tracker is not None:
+            self.tracker.log(record)
+        value = record["reason"] if record["value"] is None else f"{record['value']:.4f}"
+        params = json.dumps(record["params"])
+        log.info(
+            "trial %d/%d %s %s: %s, %s",
+            len(self.done),
+            self.total,
+            record["family"],
+            params,
+            record["state"],
+            value,
+        )

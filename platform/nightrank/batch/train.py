@@ -26,9 +26,10 @@ from nightrank.release.model_files import default_buckets, save_model
 log = logging.getLogger("nightrank.train")
 
 
-def train(run: Run, actors: ActorTable) -> dict[str, Any]:
+def train(run: Run, actors: ActorTable, *, force: bool = False) -> dict[str, Any]:
     """Judge the recipe, then fit it on all events and save the model in the run.
 
+    force: go on where the gate refuses; the decision says so, in gate.json and in the manifest.
     Raises GateRefused, after gate.json was written and before anything is scored.
     """
     with run.recording("train") as outcome:
@@ -37,8 +38,11 @@ def train(run: Run, actors: ActorTable) -> dict[str, Any]:
         n_threads = threads(actors.trainer)
         log.info("gate: %s %s against %s %s", recipe.family, recipe.params, baseline.family, baseline.params)
         decision = run_task(_judge, run.job, run.inputs, recipe, baseline, n_threads, spec=actors.trainer)
+        decision["forced"] = force and not decision["passed"]
         run.put_json("gate.json", decision)
-        if not decision["passed"]:
+        if decision["forced"]:
+            log.warning("forced: %s", _refusal(decision))
+        elif not decision["passed"]:
             raise GateRefused(_refusal(decision))
         outcome["quality"] = decision
         outcome["recipe"] = recipe.model_dump()
@@ -81,6 +85,7 @@ def _judge(
         metric=f"{job.objective.metric}@{job.objective.k}",
         min_change=job.gate.min_change,
         baseline_recipe=baseline.model_dump(),
+        seed=job.seed,
     ).as_dict() | {"unknown_users": tonight.n_unknown_users}
 
 
@@ -91,7 +96,8 @@ def _refusal(decision: dict[str, Any]) -> str:
         f"the quality gate refused: {decision['metric']} is {decision['candidate']:.4f} on {decision['n_users']} "
         f"users, {baseline['family']} ({where}) has {decision['baseline']:.4f}; the mean paired difference is "
         f"{decision['change']:+.4f} and gate.min_change asks for at least {decision['min_change']:+.4f}. "
-        "What is in service stays; look at the leaderboard, widen the sweep, or change gate.min_change"
+        "What is in service stays; look at the leaderboard, widen the sweep, change gate.min_change, or go on "
+        "all the same with --force"
     )
 
 

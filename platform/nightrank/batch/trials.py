@@ -1,7 +1,7 @@
-"""Trials: which recipes a sweep tries, what one trial measures, and the leaderboard.
+"""Trials: what one recipe is worth on the validation split, as a record; and which of them wins.
 
-The list of recipes follows from the settings and the seed alone, and each trial's outcome is a record of its
-own. So a sweep that was killed goes on where it stopped: it runs what has no record yet.
+A record is plain JSON, in place before the fit begins and brought up to date after every measurement. Its state:
+running (or cut short), done, stopped (by ASHA), failed. A sweep that was killed goes on from them.
 """
 
 from __future__ import annotations
@@ -10,21 +10,29 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from nightrank.config.families import Choices, Range, Space
 from nightrank.config.job import JobConfig
 from nightrank.data.splits import Split
+from nightrank.errors import DataError
 from nightrank.models import fit
+from nightrank.models.fitting import Epoch
 from nightrank.quality.evaluation import per_user, relevant_truth
+from nightrank.quality.intervals import UserSums, estimates
 
 BASELINE = "popularity"
+RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+ENDED = (DONE, STOPPED, FAILED)
+POINTS = 10  # measurements of a trial, evenly spread over its epochs
 
 Spec = dict[str, Any]
+Record = dict[str, Any]
+Values = NDArray[np.float64]
 
 
 def spec_of(family: str, params: Mapping[str, int | float]) -> Spec:
@@ -37,93 +45,144 @@ def spec_of(family: str, params: Mapping[str, int | float]) -> Spec:
     }
 
 
-def specs(models: Mapping[str, Mapping[str, Space]], *, trials: int, seed: int) -> list[Spec]:
-    """The baseline, then `trials` distinct recipes drawn at random; fewer where the space holds fewer."""
-    rng = np.random.default_rng(seed)
-    families = sorted(models)
-    found = {BASELINE: spec_of(BASELINE, {})}
-    for _ in range(50 * trials):
-        if len(found) == trials + 1:
-            break
-        family = families[int(rng.integers(len(families)))]
-        spec = spec_of(family, {name: _draw(space, rng) for name, space in sorted(models[family].items())})
-        found.setdefault(spec["trial"], spec)
-    return list(found.values())
+def begun(spec: Spec, *, seed: int, origin: str) -> Record:
+    """The record of a trial that begins. origin: search, last winner or baseline."""
+    return {
+        **spec,
+        "seed": seed,
+        "origin": origin,
+        "state": RUNNING,
+        "value": None,
+        "low": None,
+        "high": None,
+        "history": [],
+        "fit_s": None,
+        "rank_s": None,
+        "reason": None,
+        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
 
 
-def _draw(space: Space, rng: np.random.Generator) -> int | float:
-    if isinstance(space, Choices):
-        return space.values[int(rng.integers(len(space.values)))]
-    return _between(space, rng.random())
+def failed(record: Mapping[str, Any], reason: str) -> Record:
+    """The record of a trial that has no value, and why."""
+    return {**record, "state": FAILED, "value": None, "reason": reason}
 
 
-def _between(space: Range, share: float) -> int | float:
-    low, high = float(space.low), float(space.high)
-    value = low * (high / low) ** share if space.log else low + (high - low) * share
-    if isinstance(space.low, int) and isinstance(space.high, int):
-        return min(max(round(value), space.low), space.high)
-    rounded = float(f"{value:.4g}")  # for people to read, where that stays inside
-    return rounded if low <= rounded <= high else min(max(value, low), high)
+def measure(
+    record: Mapping[str, Any],
+    split: Split,
+    *,
+    job: JobConfig,
+    threads: int,
+    report: Callable[[Record], None],
+) -> tuple[Record, Values | None]:
+    """Fit a recipe and score it on the truth, at POINTS of its epochs; the last record, and each user's value.
 
-
-def measure(spec: Spec, split: Split, *, job: JobConfig, threads: int) -> dict[str, Any]:
-    """Fit one recipe on train and score it on the truth; a fit that fails is an outcome, not an exception."""
-    outcome = {**spec, "seed": job.seed, "value": None, "fit_s": None, "rank_s": None, "reason": None}
+    report: told the record after every measurement; what it raises ends the trial. A fit that fails is an outcome,
+    not an exception, and has no values: float64 (n_train_users,), NaN without truth.
+    """
+    trial = _Trial(dict(record), split, job=job, threads=threads, report=report)
     try:
-        started = time.monotonic()
-        model = fit(spec["family"], split.train, params=spec["params"], seed=job.seed, threads=threads)
-        fitted = time.monotonic()
-        values = per_user(
-            model,
-            split,
-            metric=job.objective.metric,
-            k=job.objective.k,
-            truth=relevant_truth(split, job.objective.rule),
-            threads=threads,
-        )
-        outcome["fit_s"] = round(fitted - started, 3)
-        outcome["rank_s"] = round(time.monotonic() - fitted, 3)
-        value = float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
-        outcome["value"], outcome["reason"] = (None, "no user has relevant held-out items")
-        if math.isfinite(value):
-            outcome["value"], outcome["reason"] = value, None
+        return trial.run()
     except Exception as error:  # libraries have errors of their own (implicit: ModelFitError)
-        outcome["reason"] = f"{type(error).__name__}: {error}"
-    return outcome
+        return failed(trial.record, f"{type(error).__name__}: {error}"), None
 
 
-def died(spec: Spec, *, seed: int) -> dict[str, Any]:
-    """The outcome of a trial that left no record: its process ended three times before it could."""
-    reason = "the process of the trial died each time (killed, or out of memory)"
-    return {**spec, "seed": seed, "value": None, "fit_s": None, "rank_s": None, "reason": reason}
+class _Trial:
+    """One measurement under way."""
 
+    def __init__(
+        self,
+        record: Record,
+        split: Split,
+        *,
+        job: JobConfig,
+        threads: int,
+        report: Callable[[Record], None],
+    ) -> None:
+        self.record, self.split, self.job, self.threads = record, split, job, threads
+        self.report = report
+        self.truth = relevant_truth(split, job.objective.rule)
+        self.started = time.monotonic()
+        self.rank_s = 0.0
+        self.values: Values = np.empty(0)
 
-def leaderboard(outcomes: Sequence[Mapping[str, Any]], *, metric: str) -> pa.Table:
-    """All trials, best first; failed ones last with their reason. Ties go to the cheaper, then to the id."""
-    ordered = sorted(outcomes, key=_order)
-    return pa.table(
-        {
-            "rank": pa.array(range(1, len(ordered) + 1), pa.int32()),
-            "trial": [outcome["trial"] for outcome in ordered],
-            "family": [outcome["family"] for outcome in ordered],
-            "params": [json.dumps(outcome["params"], sort_keys=True) for outcome in ordered],
-            "metric": [metric] * len(ordered),
-            "value": pa.array([outcome["value"] for outcome in ordered], pa.float64()),
-            "fit_s": pa.array([outcome["fit_s"] for outcome in ordered], pa.float64()),
-            "rank_s": pa.array([outcome["rank_s"] for outcome in ordered], pa.float64()),
-            "seed": pa.array([outcome["seed"] for outcome in ordered], pa.int64()),
-            "reason": pa.array([outcome["reason"] for outcome in ordered], pa.string()),
+    def run(self) -> tuple[Record, Values]:
+        fit(
+            self.record["family"],
+            self.split.train,
+            params=self.record["params"],
+            seed=self.record["seed"],
+            threads=self.threads,
+            on_epoch=self.on_epoch,
+        )
+        interval = estimates(
+            {"value": UserSums.of_values(self.values)},
+            np.flatnonzero(~np.isnan(self.values)),
+            seed=self.record["seed"],
+        )["value"]
+        ended = {"state": DONE, "low": interval.low, "high": interval.high}
+        return {**self.record, **ended, **self.seconds()}, self.values
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        if epoch.number not in measured_epochs(epoch.of):
+            return True
+        began = time.monotonic()
+        objective = self.job.objective
+        self.values = per_user(
+            epoch.model(),
+            self.split,
+            metric=objective.metric,
+            k=objective.k,
+            truth=self.truth,
+            threads=self.threads,
+        )
+        if np.isnan(self.values).all():
+            raise DataError("no user has relevant held-out items; check objective.relevant")
+        value = float(np.nanmean(self.values))
+        now = time.monotonic()
+        self.rank_s += now - began
+        point = {
+            "epoch": epoch.number,
+            "share": 100 * epoch.number // epoch.of,
+            "value": value,
+            "seconds": round(now - self.started, 3),
         }
-    )
+        history = [*self.record["history"], point]
+        self.record = {**self.record, "value": value, "history": history, **self.seconds()}
+        self.report(self.record)
+        return True
+
+    def seconds(self) -> dict[str, float]:
+        spent = time.monotonic() - self.started
+        return {"fit_s": round(spent - self.rank_s, 3), "rank_s": round(self.rank_s, 3)}
 
 
-def _order(outcome: Mapping[str, Any]) -> tuple[float, float, float, str]:
-    params = outcome["params"]
-    value = math.inf if outcome["value"] is None else -outcome["value"]
-    return value, params.get("factors", 0), params.get("epochs", 0), outcome["trial"]
+def measured_epochs(epochs: int) -> frozenset[int]:
+    """After which epochs a trial is measured: POINTS of them, the last among them; all where there are no more."""
+    return frozenset(math.ceil(epochs * point / POINTS) for point in range(1, POINTS + 1))
 
 
-def winner(outcomes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The best trial that is not the baseline, None where all failed."""
-    candidates = [one for one in outcomes if one["value"] is not None and one["family"] != BASELINE]
-    return min(candidates, key=_order, default=None)
+def judged(
+    records: Sequence[Mapping[str, Any]], values: Callable[[str], Values], *, min_change: float
+) -> list[Record]:
+    """The records with `change`, the mean paired difference to the best, and `chosen`, true of one at most.
+
+    Only trials that are done count, and not the baseline. Of those no worse than the best by more than min_change
+    allows (nothing above 0), the cheapest is chosen: fewer factors, then fewer epochs, then the better, then the id.
+    values: each user's value by trial id.
+    """
+    running = [record for record in records if record["state"] == DONE]
+    candidates = [record for record in running if record["family"] != BASELINE]
+    if not candidates:
+        return [{**record, "change": None, "chosen": False} for record in records]
+    best = values(min(candidates, key=lambda one: (-one["value"], *_cost(one)))["trial"])
+    changes = {one["trial"]: float(np.nanmean(values(one["trial"]) - best)) for one in running}
+    eligible = [one for one in candidates if changes[one["trial"]] >= min(min_change, 0.0)]
+    choice = min(eligible, key=lambda one: (*_cost(one)[:2], -one["value"], one["trial"]))["trial"]
+    return [{**one, "change": changes.get(one["trial"]), "chosen": one["trial"] == choice} for one in records]
+
+
+def _cost(record: Mapping[str, Any]) -> tuple[float, float, str]:
+    params = record["params"]
+    return params.get("factors", 0), params.get("epochs", 0), record["trial"]

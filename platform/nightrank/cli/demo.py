@@ -12,7 +12,6 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import pyarrow.parquet as pq
 import typer
 
 from nightrank.cli.releases import item_lines
@@ -46,6 +45,7 @@ def demo(
     home = home.absolute()
     os.environ["NIGHTRANK_HOME"] = str(home)
     os.environ.pop("RAY_ADDRESS", None)  # a demonstration never uses somebody's cluster
+    logging.getLogger("nightrank.leaderboard").setLevel(logging.WARNING)  # it is printed below
     job, actors = load_job(config), load_cluster()
     run = open_run(job)
     with local_cluster(home=home) as cluster, applied_env(cluster):
@@ -65,13 +65,15 @@ def _heading(text: str) -> None:
 
 
 def _print_leaderboard(run: Run) -> None:
-    rows = pq.read_table(run.path("leaderboard.parquet")).to_pylist()
-    _heading(f"Leaderboard: {rows[0]['metric']} on the validation split")
-    for row in rows:
-        value = f"failed: {row['reason']}" if row["value"] is None else f"{row['value']:.4f}"
-        params = "  ".join(f"{name}={value}" for name, value in json.loads(row["params"]).items())
-        seconds = "" if row["fit_s"] is None else f"{row['fit_s']:6.2f} s"
-        typer.echo(f"{row['rank']:4d}  {value}  {seconds}  {row['family']:<10}  {params}".rstrip())
+    from nightrank.batch.leaderboard import lines
+    from nightrank.batch.trial_files import records_of, values_of
+    from nightrank.batch.trials import judged
+
+    outcome, min_change = run.finished("sweep"), run.job.gate.min_change
+    records = judged(records_of(run), lambda trial: values_of(run, trial), min_change=min_change)
+    _heading(f"Leaderboard: {outcome['metric']} on the validation split")
+    for line in lines(records, metric=outcome["metric"], min_change=min_change, test=outcome["test"]):
+        typer.echo(line)
 
 
 def _print_gates(run: Run) -> None:

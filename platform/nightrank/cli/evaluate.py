@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from scipy.sparse import diags_array
+from scipy.sparse import csr_matrix
 
 from nightrank.cli.evaluate_report import check_table, lines_of, report_of, write_users
-from nightrank.cli.options import Json, MaybeConfig
+from nightrank.cli.options import Json
 from nightrank.cli.progress import Shown
 from nightrank.config.events import WeighingConfig
 from nightrank.config.families import FAMILIES
@@ -31,7 +31,7 @@ from nightrank.data.interactions import Interactions, interactions_of
 from nightrank.data.splits import Split
 from nightrank.errors import DataError, SettingsError
 from nightrank.models import FactorModel, fit, link_of
-from nightrank.quality.asked import check_specs
+from nightrank.quality.asked import check_specs, relevant_pairs
 from nightrank.quality.evaluation import Evaluation, evaluate
 from nightrank.quality.names import MetricSpec, parse_metrics
 
@@ -66,12 +66,14 @@ def evaluate_command(
     candidates: Annotated[
         str | None, typer.Option("--candidates", help="The (user, item) rows to rank, in place of all items.")
     ] = None,
-    config: MaybeConfig = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A job file: its columns and rules of events.")
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", help="name=value, a parameter of the model; repeats.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", help="What counts as positive, such as 'weight>=4'.")
+        str | None, typer.Option("--label", help="The label of auc, logloss, accuracy: 'weight>=4'.")
     ] = None,
     per_user: Annotated[
         Path | None, typer.Option("--per-user", help="Write each user's metrics: .parquet or .csv.")
@@ -86,6 +88,9 @@ def evaluate_command(
         check_table(per_user, plan.metrics)
     split = _read(plan, train, test)
     chosen = None if candidates is None else _read_candidates(plan, candidates, split)
+    n_both = pairs_in_both(split) if chosen is None else 0
+    if n_both:
+        log.warning("%d pairs of test are in train, too: lists leave them out, so they are missed", n_both)
     with Shown() as shown:
         fitted, fit_s = _fit(plan, split, chosen, shown=shown)
         started = time.monotonic()
@@ -107,14 +112,18 @@ def _plan(
     seed: int | None,
 ) -> Plan:
     """Raises SettingsError for whatever cannot be meant."""
-    given = {"model": model, "params": dict(_parameter(text) for text in params)}
-    recipe = validate(TrainConfig, given, source="nightrank evaluate")
+    recipe = validate(TrainConfig, {"model": model, "params": _parameters(params)}, source="evaluate")
     try:
         specs = parse_metrics(metrics)
         rule = None if label is None else parse_rule(label)
     except ValueError as error:
-        raise SettingsError(f"nightrank evaluate: {error}") from None
+        raise SettingsError(f"evaluate: {error}") from None
     check_specs(specs, rule=rule, link=link_of(model))
+    if rule is not None and not any(spec.needs_rule for spec in specs):
+        raise SettingsError(
+            f'evaluate: --label "{rule}" makes labels, and none of {metrics} looks at labels; which pairs are '
+            "relevant in a ranking is for objective.relevant of a job file to say (--config)"
+        )
     return Plan(
         family=model,
         params=recipe.params,
@@ -127,38 +136,53 @@ def _plan(
     )
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(f'nightrank evaluate: --param "{text}": expected name=value, such as factors=64')
-    for kind in (int, float):  # not YAML: to it, 1e-3 is a text
+def _parameters(texts: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or name in found:
+            twice = " once for each parameter" if name in found else ""
+            raise SettingsError(f'evaluate: --param "{text}": expected name=value{twice}, such as factors=64')
+        found[name] = _number(value)
+    return found
+
+
+def _number(text: str) -> Any:
+    """A whole number, a number, or the text as it is; not by YAML, to which 1e-3 is a text."""
+    for kind in (int, float):
         try:
-            return name.strip(), kind(value)
+            return kind(text)
         except ValueError:
             continue
-    return name.strip(), value
+    return text
 
 
 def _read(plan: Plan, train: str, test: str) -> Split:
     """Train by all the rules; of test every event counts, by its weight and type alone."""
     default = FAMILIES[plan.family].combine
-    seen = _interactions(event_files(train), plan.rules, default=default)
-    rules = plan.rules and plan.rules.model_copy(
-        update={"half_life_days": None, "min_events_per_user": 1, "min_events_per_item": 1}
-    )
-    split = given_split(seen, _interactions(event_files(test), rules, default=default))
-    n_both = pairs_in_both(split)
-    if n_both:
-        log.warning(
-            "%d pairs of test are in train, too: lists leave them out, so they count as missed", n_both
-        )
-    return split
+    files = event_files(train)
+    rules = plan.rules or WeighingConfig(columns=default_columns(files))
+    seen = interactions_of(read_events(files, **rules.columns.model_dump()), rules, default=default)
+    if seen.n_zero_pairs:
+        log.warning("%d pairs of train have weight 0: they say nothing, and are left out", seen.n_zero_pairs)
+    return given_split(seen, _truth(plan, event_files(test), default=default))
 
 
-def _interactions(files: Sequence[Path], rules: WeighingConfig | None, *, default: str) -> Interactions:
-    if rules is None:
+def _truth(plan: Plan, files: Sequence[Path], *, default: str) -> Interactions:
+    """The events of test, pairs of weight 0 among them. Raises DataError where a metric lacks weights to compare."""
+    if plan.rules is None:
         rules = WeighingConfig(columns=default_columns(files))
-    return interactions_of(read_events(files, **rules.columns.model_dump()), rules, default=default)
+    else:
+        whole = {"half_life_days": None, "min_events_per_user": 1, "min_events_per_item": 1}
+        rules = plan.rules.model_copy(update=whole)
+    wanted = [str(spec) for spec in plan.metrics if spec.kind in ("values", "labels")]
+    if wanted and rules.columns.weight is None and not rules.type_weights:
+        raise DataError(
+            f"test: {', '.join(wanted)} compare predictions with weights, and {files[0]} has no column of weights; "
+            "add a column `weight`, or name it in the events.columns of a job file and give that with --config"
+        )
+    events = read_events(files, **rules.columns.model_dump())
+    return interactions_of(events, rules, default=default, keep_zeros=True)
 
 
 def _read_candidates(plan: Plan, path: str, split: Split) -> Candidates:
@@ -171,7 +195,8 @@ def _read_candidates(plan: Plan, path: str, split: Split) -> Candidates:
             found.n_unknown_users,
             found.n_unknown_items,
         )
-    without = np.flatnonzero((np.diff(split.truth.indptr) > 0) & (np.diff(found.rows.indptr) == 0))
+    counted = np.diff(relevant_pairs(split.truth, plan.relevant).indptr) > 0
+    without = np.flatnonzero(counted & (np.diff(found.rows.indptr) == 0))
     if len(without):
         raise DataError(
             f"candidates: {len(without)} users of test have no candidate that train knows, the first is "
@@ -185,12 +210,15 @@ def _fit(
 ) -> tuple[FactorModel, float]:
     """The model and its seconds. On a terminal, progress has the first ranked metric of a sample of users."""
     first = next((spec for spec in plan.metrics if spec.needs_lists), None)
-    sample = _sampled(split)
+    sample = _sampled(split, plan.relevant)
 
     def measure(model: FactorModel) -> str:
-        if first is None:
+        if first is None or not sample.truth.nnz:
             return ""
-        found = _measure(plan, model, sample, candidates, metrics=(first,))
+        try:
+            found = _measure(plan, model, sample, candidates, metrics=(first,))
+        except DataError:  # the sample alone cannot be measured; what is shown never ends a fit
+            return ""
         return f"{first} {found.metrics[str(first)].value:.4f}"
 
     started = time.monotonic()
@@ -202,18 +230,24 @@ def _fit(
         threads=plan.threads,
         on_epoch=partial(shown.on_epoch, measure=measure),
     )
-    return model, time.monotonic() - started - shown.spent_s
+    spent_s = time.monotonic() - started - shown.spent_s
+    if not (model.item_vectors.any() or model.item_bias.any()):
+        log.warning(
+            "every score is 0, so items are ranked by id: do the weights of train differ within a user?"
+        )
+    return model, spent_s
 
 
-def _sampled(split: Split) -> Split:
-    """The same split with the truth of SAMPLE users at most, evenly spread over those who have one."""
-    users = np.flatnonzero(np.diff(split.truth.indptr))
-    chosen = users[np.linspace(0, len(users) - 1, min(len(users), SAMPLE)).astype(np.int64)]
-    kept = np.zeros(split.truth.shape[0])
-    kept[chosen] = 1.0
-    truth = (diags_array(kept) @ split.truth).tocsr().astype(np.float32)
-    truth.eliminate_zeros()
-    return replace(split, truth=truth)
+def _sampled(split: Split, rule: Rule | None) -> Split:
+    """The same split with the relevant truth of SAMPLE users at most, evenly spread over those who have one."""
+    truth = relevant_pairs(split.truth, rule)
+    sizes = np.diff(truth.indptr)
+    users = np.flatnonzero(sizes)
+    is_chosen = np.zeros(len(sizes), dtype=np.bool_)
+    is_chosen[users[np.linspace(0, len(users) - 1, min(len(users), SAMPLE)).astype(np.int64)]] = True
+    kept = np.repeat(is_chosen, sizes)
+    ends = np.r_[0, np.cumsum(np.where(is_chosen, sizes, 0))]
+    return replace(split, truth=csr_matrix((truth.data[kept], truth.indices[kept], ends), shape=truth.shape))
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,10 @@ def check_table(path: Path, metrics: tuple[MetricSpec, ...]) -> None:
         raise SettingsError(f"--per-user {path}: expected a name that ends in {' or '.join(TABLES)}")
     if not path.absolute().parent.is_dir():
         raise SettingsError(f"--per-user {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise SettingsError(
+            f"--per-user {path}: expected a file in a folder that can be written; name another"
+        )
     if not any(spec.has_users for spec in metrics):
         names = ", ".join(map(str, metrics))
         raise SettingsError(

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from nightrank.cli.options import ClusterFile, Config, Overrides, RunKey
+from nightrank.cli.options import ClusterFile, Config, Force, Overrides, RunKey
 from nightrank.config.cluster import load_cluster
 from nightrank.config.job import inside_job, load_job
 from nightrank.config.locations import nightrank_home
@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
         "publish": "Judge the structure, write the manifest, move CURRENT.",
     }
     for name, text in helps.items():
-        app.command(name, help=text)(_command(None if name == "nightly" else (name,)))
+        stages = None if name == "nightly" else (name,)
+        command = _judging(stages) if name in ("nightly", "train") else _command(stages)
+        app.command(name, help=text)(command)
 
 
 def _command(stages: Sequence[str] | None) -> Any:
@@ -45,6 +47,22 @@ def _command(stages: Sequence[str] | None) -> Any:
     return command
 
 
+def _judging(stages: Sequence[str] | None) -> Any:
+    """The same for commands that hold the quality gate."""
+
+    def command(
+        config: Config,
+        set: Overrides = None,
+        run: RunKey = None,
+        cluster: ClusterFile = None,
+        force: Force = False,
+    ) -> None:
+        found = run_night(config, stages, overrides=set or (), run_key=run, cluster=cluster, force=force)
+        typer.echo(json.dumps(found))
+
+    return command
+
+
 def run_night(
     config: Path,
     stages: Sequence[str] | None = None,
@@ -52,8 +70,12 @@ def run_night(
     overrides: Sequence[str] = (),
     run_key: str | None = None,
     cluster: Path | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
-    """Run stages of a job (default: all) and return its summary; what jobs/ and the commands call."""
+    """Run stages of a job (default: all) and return its summary; what jobs/ and the commands call.
+
+    force: go on where the quality gate refuses.
+    """
     from nightrank.batch.nightly import check_order, open_run, run_stages
     from nightrank.batch.run import STAGES
 
@@ -63,7 +85,7 @@ def run_night(
     run = open_run(job, key=run_key, first=stages[0])
     check_order(run, stages)
     with some_cluster():
-        return run_stages(run, actors, stages=stages)
+        return run_stages(run, actors, stages=stages, force=force)
 
 
 @contextlib.contextmanager

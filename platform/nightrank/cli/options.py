@@ -21,6 +21,7 @@ ClusterFile = Annotated[
     Path | None, typer.Option("--cluster", help="The file with metadata.actors; default ./cluster.yaml.")
 ]
 RunKey = Annotated[str | None, typer.Option("--run", help="A run key, or `latest`; default: by the inputs.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on where the quality gate refuses; it is recorded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -20,7 +20,7 @@ from nightrank.errors import DataError
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs with a weight above 0, by user row, then item row.
+    """Pairs with a weight above 0, or from 0 where asked for, by user row, then item row.
 
     indptr: int64 (n_users + 1,). items: int32. weights: float32. times: int64 of each pair's latest event, or None.
     n_zero: pairs that combined to 0, left out.
@@ -51,7 +51,9 @@ def ways_to_combine(events: Events, how: str | None, *, defaults: Sequence[str])
     return tuple(defaults)
 
 
-def combined(events: Events, *, how: str, half_life_days: float | None = None) -> Pairs:
+def combined(
+    events: Events, *, how: str, half_life_days: float | None = None, keep_zeros: bool = False
+) -> Pairs:
     """The pairs of weighted events; where half_life_days is given, decayed by age, counted back from the latest pair.
 
     Raises DataError where `last` or decay has no times, on a weight beyond float32, or where nothing is left.
@@ -67,7 +69,7 @@ def combined(events: Events, *, how: str, half_life_days: float | None = None) -
     for chunk in chunks_of(events):
         lasts = np.r_[chunk.starts[1:], len(chunk.items)] - 1
         found = _combine(_decayed(chunk, half_life_days, latest=latest), chunk.starts, lasts=lasts, how=how)
-        kept = found > 0
+        kept = found >= 0 if keep_zeros else found > 0
         n_zero += len(kept) - int(np.count_nonzero(kept))
         starts, lasts = chunk.starts[kept], lasts[kept]
         sizes = np.bincount(

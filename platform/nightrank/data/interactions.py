@@ -41,6 +41,7 @@ class Interactions:
     half_life_days: the decay in the weights, always counted back from the latest of `times`; None for none.
     n_zero_pairs: pairs dropped because their weights combined to zero.
     counts: what was read and dropped on the way here; all 0 where the events came from elsewhere.
+    by_item: user_items transposed, where somebody has it at hand (`item_users`).
     """
 
     user_ids: Ids
@@ -50,6 +51,7 @@ class Interactions:
     half_life_days: float | None = None
     n_zero_pairs: int = 0
     counts: Counts = field(default_factory=Counts)
+    by_item: csr_matrix | None = None
 
     @classmethod
     def from_arrow(
@@ -93,6 +95,11 @@ class Interactions:
         """Users per item, int64 (n_items,): the popularity of an item."""
         return occurrences(self.user_items.indices, len(self.item_ids))
 
+    @property
+    def item_users(self) -> csr_matrix:
+        """user_items transposed, CSR n_items x n_users: as it is at hand, or made anew."""
+        return self.user_items.T.tocsr() if self.by_item is None else self.by_item
+
     def pair_users(self) -> NDArray[np.int32]:
         """The user row of every pair, int32 (nnz,)."""
         counts = np.diff(self.user_items.indptr).astype(np.int64)
@@ -110,6 +117,7 @@ class Interactions:
                 self,
                 user_items=_csr(ends, matrix.indices[keep], matrix.data[keep], n_items=len(self.item_ids)),
                 times=None if self.times is None else self.times[keep],
+                by_item=None,
             )
         )
         if self.times is not None and len(self.times):
@@ -117,25 +125,30 @@ class Interactions:
         return part
 
 
-def interactions_of(events: Events, rules: WeighingConfig, *, default: str = "sum") -> Interactions:
+def interactions_of(
+    events: Events, rules: WeighingConfig, *, default: str = "sum", keep_zeros: bool = False
+) -> Interactions:
     """Weigh and combine events by a job's rules, counting what does not count.
 
-    default: how repeated pairs combine where the rules do not say (`combine: null`).
+    default: how repeated pairs combine where the rules do not say (`combine: null`). keep_zeros: a pair of weight 0
+    stays, for a truth in which 0 is a rating; nothing to learn from.
     Raises DataError as `ways_to_combine`, `from_events` and the steps before them.
     """
     events = weighted(events, type_weights=rules.type_weights or None)
     events = without_rare(events, per_user=rules.min_events_per_user, per_item=rules.min_events_per_item)
     (how,) = ways_to_combine(events, rules.combine, defaults=(default,))
-    return from_events(events, combine=how, half_life_days=rules.half_life_days)
+    return from_events(events, combine=how, half_life_days=rules.half_life_days, keep_zeros=keep_zeros)
 
 
-def from_events(events: Events, *, combine: str, half_life_days: float | None = None) -> Interactions:
+def from_events(
+    events: Events, *, combine: str, half_life_days: float | None = None, keep_zeros: bool = False
+) -> Interactions:
     """Combine weighted events to Interactions, with only the users and items that have a pair.
 
-    half_life_days: decay, counted back from the latest of those pairs.
+    half_life_days: decay, counted back from the latest of those pairs. keep_zeros: see `interactions_of`.
     Raises DataError where `last` or decay has no times to go by, or where nothing is left.
     """
-    pairs = combined(events, how=combine, half_life_days=half_life_days)
+    pairs = combined(events, how=combine, half_life_days=half_life_days, keep_zeros=keep_zeros)
     return _with_occurring(
         Interactions(
             user_ids=events.user_ids,
@@ -156,7 +169,9 @@ def _count_from_latest(interactions: Interactions, *, was: int) -> None:
         return
     gap_days = (was - int(times.max())) / DAY_S
     if gap_days:
-        interactions.user_items.data *= 2.0 ** (gap_days / half_life_days)
+        # In float64: what is left of a weight may lie many half-lives below 1.
+        weights = interactions.user_items.data.astype(np.float64) * 2.0 ** (gap_days / half_life_days)
+        interactions.user_items.data[:] = weights
 
 
 def _with_occurring(interactions: Interactions) -> Interactions:
@@ -174,6 +189,7 @@ def _with_occurring(interactions: Interactions) -> Interactions:
         user_ids=_picked(interactions.user_ids, has_user),
         item_ids=_picked(interactions.item_ids, has_item),
         user_items=_csr(indptr, rows[matrix.indices], matrix.data, n_items=int(has_item.sum())),
+        by_item=None,
     )
 
 

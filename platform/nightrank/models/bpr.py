@@ -5,7 +5,7 @@ UAI 2009. A step draws an observed pair and an item of another observed pair, so
 the user has that item too, the step is skipped. Weights play no part: a pair is there or not.
 
 Always one thread: the library's threads write to the same vectors without a lock, so with two of them no fit can be
-repeated. A fit holds 4 bytes a pair beside its input.
+repeated. A fit holds 12 bytes a pair beside its input for a moment, then 4.
 """
 
 from __future__ import annotations

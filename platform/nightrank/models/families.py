@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nightrank.data.interactions import Interactions
+from nightrank.errors import DataError
 from nightrank.models.als import fit_als
 from nightrank.models.bpr import fit_bpr
 from nightrank.models.factor_model import FactorModel, Link, Params
@@ -46,6 +47,8 @@ def fit(
     seed, threads, start, on_epoch: see `Fitting`. A family without epochs calls the hook once, at its end.
     Raises DataError where the fit diverges, or cannot go on from `start`.
     """
+    if start is not None and "epochs" not in params:
+        raise DataError(f"{family} has no epochs, so it cannot go on from a model; leave the warm start out")
     how = Fitting(seed=seed, threads=threads, start=start, on_epoch=on_epoch)
     model = FITS[family](interactions, params, how)
     if "epochs" not in params:

@@ -21,7 +21,8 @@ class Epoch:
     """One pass that has ended. number: from 1. of: how many there will be.
 
     model: what the fit would return if it ended here; a copy, so it costs one. loss: what training minimises, at this
-    point, where the family can say it. Both only mean this epoch until the hook returns.
+    point, where the family can say it; of bpr the share of the pairs drawn that were in the wrong order. Both only
+    mean this epoch until the hook returns.
     """
 
     number: int

@@ -19,8 +19,8 @@ optimization", 2021 (the steps). We differ: there every w is 1.
 
 `gramian`, `solve` and `project` are pure functions of any block of rows: training in blocks elsewhere is the same
 code, to the bit. The model depends on seed and data, not on threads, nor on the order of events. Vectors are
-float32, Gramian and regularisation float64 until a sweep uses them. A fit holds 8 bytes a pair beside its input, and
-one side's vectors twice.
+float32, Gramian and regularisation float64 until a sweep uses them. A fit holds one side's vectors twice, and beside
+its input 8 bytes a pair where `item_users` is not at hand.
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ class Objective:
 def fit_ials(interactions: Interactions, params: Params, how: Fitting) -> FactorModel:
     """Fit `factors`, `reg`, `unobserved_weight`, `nu`, `epochs`. Raises DataError as `solve` does."""
     objective, d, epochs = objective_of(params), int(params["factors"]), int(params["epochs"])
-    user_items = interactions.user_items
-    by_user, by_item = cells_of(user_items), cells_of(user_items.T.tocsr())
+    by_user, by_item = cells_of(interactions.user_items), cells_of(interactions.item_users)
     users, items = _start(interactions, how, factors=d)
     for number in range(1, epochs + 1):
         squares = gramian(items, threads=how.threads)
@@ -98,10 +97,11 @@ def _start(interactions: Interactions, how: Fitting, *, factors: int) -> tuple[F
     if start is not None:
         return start[0], start[1]
     rng = np.random.default_rng(how.seed)
-    users, items = (
-        rng.normal(0.0, 0.1 / np.sqrt(factors), (n, factors)).astype(np.float32)
-        for n in interactions.user_items.shape
-    )
+    users, items = (np.empty((n, factors), dtype=np.float32) for n in interactions.user_items.shape)
+    for vectors in (users, items):
+        for first in range(0, len(vectors), _AT_ONCE):  # drawn in float64, some at a time
+            part = vectors[first : first + _AT_ONCE]
+            part[:] = rng.normal(0.0, 0.1 / np.sqrt(factors), part.shape)
     return users, items
 
 

@@ -26,6 +26,8 @@ from nightrank.models.factor_model import FactorModel, Params, factor_model
 from nightrank.models.fitting import Fitting
 
 Doubles = NDArray[np.float64]
+# Of the largest singular value. What is 0 comes out at up to about 1e-8 of it: both ways go by squares, in float64.
+_SMALLEST = 1e-7
 
 
 def fit_svd(interactions: Interactions, params: Params, how: Fitting) -> FactorModel:
@@ -72,7 +74,7 @@ def _triplets(matrix: csr_matrix, k: int, *, seed: int) -> tuple[Doubles, Double
     order = np.argsort(-sizes, kind="stable")
     users, sizes, items = users[:, order], sizes[order], items[order].T
     signs = np.where(items[np.abs(items).argmax(axis=0), np.arange(k)] < 0, -1.0, 1.0)
-    kept = sizes > sizes[0] * max(matrix.shape) * np.finfo(np.float32).eps
+    kept = sizes > sizes[0] * _SMALLEST
     return users * (signs * kept), items * (signs * kept * sizes)
 
 

@@ -40,11 +40,11 @@ class Held:
 
 
 def relevant_pairs(truth: csr_matrix, rule: Rule | None) -> csr_matrix:
-    """The held-out pairs that count: all, or those whose weight the rule accepts."""
-    if rule is None:
-        return truth
+    """The held-out pairs that count: those of a weight above 0, or those whose weight the rule accepts."""
     users = np.repeat(np.arange(truth.shape[0]), np.diff(truth.indptr))
-    keep = rule.holds(truth.data)
+    keep = truth.data > 0 if rule is None else rule.holds(truth.data)
+    if keep.all():
+        return truth
     return csr_matrix((truth.data[keep], (users[keep], truth.indices[keep])), shape=truth.shape)
 
 

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.errors import DataError
+from nightrank.quality.intervals import UserSums, estimates
 
 
 @dataclass(frozen=True)
 class QualityDecision:
-    """candidate, baseline: mean metric over the users counted; change: their mean paired difference."""
+    """candidate, baseline: mean metric over the users counted; change: their mean paired difference, and change_low,
+    change_high its 95% bootstrap interval. forced: it did not pass, and somebody went on all the same."""
 
     passed: bool
     metric: str
@@ -22,8 +24,11 @@ class QualityDecision:
     baseline: float
     baseline_recipe: dict[str, Any]
     change: float
+    change_low: float | None
+    change_high: float | None
     min_change: float
     n_users: int
+    forced: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For gate.json and the manifest."""
@@ -37,8 +42,9 @@ def quality_gate(
     metric: str,
     min_change: float,
     baseline_recipe: dict[str, Any],
+    seed: int = 0,
 ) -> QualityDecision:
-    """Passed when the mean paired per-user difference is at least min_change (absolute).
+    """Passed when the mean paired per-user difference is at least min_change (absolute). seed: of the interval.
 
     candidate, baseline: float64 (n_users,), the same users in the same order, NaN without truth.
     Raises DataError where nobody has truth.
@@ -49,6 +55,8 @@ def quality_gate(
             "no user has relevant held-out items, so no model can be judged; check objective.relevant against the "
             "weights of the events"
         )
+    differences = UserSums.of_values(candidate - baseline)
+    interval = estimates({"change": differences}, np.flatnonzero(counted), seed=seed)["change"]
     change = float((candidate[counted] - baseline[counted]).mean())
     return QualityDecision(
         passed=bool(change >= min_change),
@@ -57,6 +65,8 @@ def quality_gate(
         baseline=float(baseline[counted].mean()),
         baseline_recipe=baseline_recipe,
         change=change,
+        change_low=interval.low,
+        change_high=interval.high,
         min_change=min_change,
         n_users=int(counted.sum()),
     )

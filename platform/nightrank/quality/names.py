@@ -31,6 +31,7 @@ KINDS: dict[str, Kind] = {
     "logloss": "labels",
     "accuracy": "labels",
 }
+MAX_K = 10_000  # lists are made for thousands of users at a time
 _SHAPE = re.compile(r"(?P<name>[^@]*)(@(?P<k>.*))?", re.DOTALL)
 _EXPECTED = 'expected names such as "recall@20,ndcg@20,rmse"'
 
@@ -101,6 +102,8 @@ def _parsed(part: str, text: str) -> MetricSpec:
         raise ValueError(
             f'found "{part}" without a cut-off, expected {name}@k with k >= 1, such as {name}@20'
         )
-    if re.fullmatch("[0-9]+", given.strip(), re.ASCII) is None or int(given) < 1:
-        raise ValueError(f'found "{part}", expected {name}@k with a whole number k >= 1, such as {name}@20')
+    if re.fullmatch("[0-9]{1,9}", given.strip(), re.ASCII) is None or not 1 <= int(given) <= MAX_K:
+        raise ValueError(
+            f'found "{part}", expected {name}@k with a whole number k from 1 to {MAX_K:,}, such as {name}@20'
+        )
     return MetricSpec(name, int(given))

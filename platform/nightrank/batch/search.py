@@ -1,0 +1,188 @@
+"""What a sweep tries next, and what it stops: Optuna's TPE over families and parameters, and Ray's ASHA.
+
+Both are made anew from the trials' records whenever a sweep starts, so a killed one goes on with all that it knew.
+Tune's own restore would lose ASHA's rungs, and unpickles.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState, create_trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from nightrank.batch.trials import DONE, FAILED, RUNNING, STOPPED, spec_of
+from nightrank.config.families import Choices, Number, Range, Space
+
+Models = Mapping[str, Mapping[str, Space]]
+Record = Mapping[str, Any]
+
+STUDY = "sweep"
+FAMILY = "family"
+# A trial is held against others of its family after a quarter and a half of its own epochs; the better half goes on.
+GRACE, HALVING, WHOLE = 25, 2, 100
+
+
+class Proposal:
+    """One conditional space: a family, then its parameters. Optuna calls it with a trial, Tune pickles it."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = {family: dict(sorted(models[family].items())) for family in sorted(models)}
+
+    def __call__(self, trial: Any) -> dict[str, Any]:
+        """The recipe that a trial is to try."""
+        families = list(self.models)
+        family = families[0] if len(families) == 1 else trial.suggest_categorical(FAMILY, families)
+        params = {
+            name: space.values[0]
+            if isinstance(space, Choices) and len(space.values) == 1
+            else _rounded(_suggested(trial, f"{family}.{name}", space), space)
+            for name, space in self.models[family].items()
+        }
+        return {"spec": spec_of(family, params)}
+
+    def distributions(self, family: str) -> dict[str, optuna.distributions.BaseDistribution]:
+        """What is drawn where this family is: the name in Optuna to its distribution."""
+        found: dict[str, optuna.distributions.BaseDistribution] = {}
+        if len(self.models) > 1:
+            found[FAMILY] = optuna.distributions.CategoricalDistribution(list(self.models))
+        for name, space in self.models[family].items():
+            if not (isinstance(space, Choices) and len(space.values) == 1):
+                found[f"{family}.{name}"] = _distribution(space)
+        return found
+
+    def values(self, family: str, params: Mapping[str, Number]) -> dict[str, Any] | None:
+        """A recipe in Optuna's names, None where it lies outside the space."""
+        if family not in self.models or params.keys() != self.models[family].keys():
+            return None
+        if not all(_holds(space, params[name]) for name, space in self.models[family].items()):
+            return None
+        named = {FAMILY: family, **{f"{family}.{name}": value for name, value in params.items()}}
+        return {name: named[name] for name in self.distributions(family)}
+
+
+def searcher(models: Models, records: Sequence[Record], *, seed: int) -> OptunaSearch:
+    """TPE that knows all records: finished trials as such, and those that were cut short come first.
+
+    With as many finished records, the same seed proposes the same: what comes first does not hang on the clock.
+    """
+    proposal = Proposal(models)
+    storage = optuna.storages.InMemoryStorage()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", optuna.exceptions.ExperimentalWarning
+        )  # group: for conditional spaces
+        known = [record for record in records if record["state"] in (DONE, STOPPED, FAILED)]
+        draws = int(np.random.SeedSequence([seed, len(known)]).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(seed=draws, multivariate=True, group=True, constant_liar=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", sampler=sampler)
+    for record in records:
+        values = proposal.values(record["family"], record["params"])
+        if values is None:
+            continue
+        if record["state"] == RUNNING:
+            study.enqueue_trial(values)
+        else:
+            study.add_trial(_known(record, values, proposal.distributions(record["family"])))
+    return OptunaSearch(
+        space=proposal, metric="value", mode="max", sampler=sampler, storage=storage, study_name=STUDY
+    )
+
+
+class ByFamily(FIFOScheduler):  # type: ignore[misc]
+    """ASHA within each family: a trial is stopped for being weaker than others of its kind at the same share of
+    their epochs. Families do not converge alike, so first epochs say little across them; TPE compares the ends.
+    """
+
+    def __init__(self, families: Iterable[str]) -> None:
+        super().__init__()
+        self.ashas = {
+            family: ASHAScheduler(
+                time_attr="share",
+                metric="value",
+                mode="max",
+                max_t=WHOLE,
+                grace_period=GRACE,
+                reduction_factor=HALVING,
+            )
+            for family in families
+        }
+
+    def _of(self, trial: Any) -> Any:
+        return self.ashas[trial.config["spec"]["family"]]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(self._of(trial).on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._of(trial).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_error(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_remove(tune_controller, trial)
+
+
+def scheduler(models: Models, records: Sequence[Record]) -> ByFamily:
+    """ASHA whose rungs are filled with what the records reached."""
+    found = ByFamily(models)
+    for record in records:
+        if record["state"] not in (DONE, STOPPED) or record["family"] not in models:
+            continue
+        trial = SimpleNamespace(trial_id=record["trial"], config={"spec": record})
+        found.on_trial_add(None, trial)
+        for point in record["history"]:
+            found.on_trial_result(None, trial, {"share": point["share"], "value": point["value"]})
+        found.on_trial_remove(None, trial)
+    return found
+
+
+def _known(
+    record: Record, values: dict[str, Any], distributions: dict[str, optuna.distributions.BaseDistribution]
+) -> optuna.trial.FrozenTrial:
+    failed = record["state"] == FAILED
+    return create_trial(
+        state=TrialState.FAIL if failed else TrialState.COMPLETE,
+        value=None if failed else record["value"],
+        params=values,
+        distributions=distributions,
+    )
+
+
+def _suggested(trial: Any, name: str, space: Space) -> Any:
+    if isinstance(space, Choices):
+        return trial.suggest_categorical(name, list(space.values))
+    if isinstance(space.low, int) and isinstance(space.high, int):
+        return trial.suggest_int(name, space.low, space.high, log=space.log)
+    return trial.suggest_float(name, float(space.low), float(space.high), log=space.log)
+
+
+def _distribution(space: Space) -> optuna.distributions.BaseDistribution:
+    if isinstance(space, Choices):
+        return optuna.distributions.CategoricalDistribution(list(space.values))
+    if isinstance(space.low, int) and isinstance(space.high, int):
+        return optuna.distributions.IntDistribution(space.low, space.high, log=space.log)
+    return optuna.distributions.FloatDistribution(float(space.low), float(space.high), log=space.log)
+
+
+def _rounded(value: Any, space: Space) -> Any:
+    """Four digits, for people to read, where that stays inside."""
+    if not isinstance(space, Range) or not isinstance(value, float):
+        return value
+    rounded = float(f"{value:.4g}")
+    return rounded if _holds(space, rounded) else value
+
+
+def _holds(space: Space, value: Number) -> bool:
+    return value in space.values if isinstance(space, Choices) else space.low <= value <= space.high

@@ -1,0 +1,126 @@
+"""What a sweep comes to: the choice, the figures on test, the leaderboard, the plots, and MLflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+import nightrank
+from nightrank.batch.inputs import Inputs, load_splits
+from nightrank.batch.leaderboard import leaderboard, lines
+from nightrank.batch.run import LAST_WINNER, Recipe, Run
+from nightrank.batch.tracking import Tracker, tracker
+from nightrank.batch.trial_files import records_of, values_of
+from nightrank.batch.trials import BASELINE, Record, judged
+from nightrank.cluster.session import run_task, threads
+from nightrank.config.cluster import ActorTable
+from nightrank.config.job import JobConfig
+from nightrank.data.splits import split_for
+from nightrank.errors import DataError
+from nightrank.models import fit
+from nightrank.quality.evaluation import per_user, relevant_truth
+from nightrank.quality.intervals import UserSums, estimates
+from nightrank.release.store import replacing
+
+board = logging.getLogger("nightrank.leaderboard")  # a name of its own: `make demo` prints it elsewhere
+TRACKED = "sweep/tracked.json"
+
+
+def conclude(run: Run, actors: ActorTable) -> dict[str, Any]:
+    """Choose among the trials, measure the choice on test, and leave table and plots; what the stage leaves behind.
+
+    Raises DataError where every trial failed.
+    """
+    records, metric = _judged(run), metric_of(run.job)
+    with replacing(run.path("leaderboard.parquet")) as temporary:
+        pq.write_table(leaderboard(records, metric=metric), temporary)
+    _plot(run, records, metric=metric)
+    winner = next((record for record in records if record["chosen"]), None)
+    if winner is None:
+        reasons = sorted({str(one["reason"]) for one in records if one["family"] != BASELINE})
+        raise DataError(f"every trial of the sweep failed: {'; '.join(reasons[:3])}")
+    given = (run.job, run.inputs, winner, threads(actors.trainer))
+    test = run_task(_on_test, *given, spec=actors.trainer)
+    for line in lines(records, metric=metric, min_change=run.job.gate.min_change, test=test):
+        board.info("%s", line)
+    recipe = Recipe(family=winner["family"], params=winner["params"])
+    run.store.put(LAST_WINNER, recipe.as_line())
+    return {"winner": winner, "metric": metric, "trials": len(records) - 1, "test": test}
+
+
+def metric_of(job: JobConfig) -> str:
+    """The objective's name, such as ndcg@10."""
+    return f"{job.objective.metric}@{job.objective.k}"
+
+
+def tracker_of(run: Run) -> Tracker | None:
+    """MLflow's side of the run, None where there is none. The experiment is named after the events."""
+    events = run.job.events
+    experiment = f"nightrank/{events.dataset or 'events'}"
+    return tracker(Path(run.store.url), run_key=run.key, experiment=experiment, metric=metric_of(run.job))
+
+
+def track(run: Run, outcome: dict[str, Any]) -> None:
+    """Bring MLflow up to date with a finished sweep, unless it is; a server that was away is made up for here."""
+    if run.get_json(TRACKED) is not None:
+        return
+    found = tracker_of(run)
+    if found is None:
+        return
+    for record in _judged(run):
+        found.log(record)
+    lineage = {
+        "run_key": run.key,
+        "release": run.record.release,
+        "data_fingerprint": run.record.data_fingerprint,
+        "config_hash": run.record.config_hash,
+        "version": nightrank.__version__,
+    }
+    found.register(outcome["winner"], lineage=lineage, test=outcome["test"])
+    if found.is_well:
+        run.put_json(TRACKED, {"trials": outcome["trials"]})
+
+
+def _judged(run: Run) -> list[Record]:
+    return judged(records_of(run), lambda trial: values_of(run, trial), min_change=run.job.gate.min_change)
+
+
+def _plot(run: Run, records: Sequence[Record], *, metric: str) -> None:
+    from nightrank.batch.plots import write_plots  # matplotlib: for the driver alone, trials do without
+
+    write_plots(records, run.path("plots"), metric=metric)
+
+
+def _on_test(job: JobConfig, inputs: Inputs, winner: Record, n_threads: int) -> dict[str, Any]:
+    """The winner and popularity on the test split, which no trial saw: each mean, and the mean paired difference."""
+    recipes = {"winner": (winner["family"], winner["params"]), BASELINE: (BASELINE, {})}
+    splits = load_splits(job, inputs, families=[winner["family"]])
+    (combine,) = job.combines([winner["family"]])
+    tonight = split_for(splits, combine)
+    values = {}
+    for name, (family, params) in recipes.items():
+        model = fit(family, tonight.train, params=params, seed=job.seed, threads=n_threads)
+        values[name] = per_user(
+            model,
+            tonight,
+            metric=job.objective.metric,
+            k=job.objective.k,
+            truth=relevant_truth(tonight, job.objective.rule),
+            threads=n_threads,
+        )
+    values["change"] = values["winner"] - values[BASELINE]
+    counted = np.flatnonzero(~np.isnan(values["change"]))
+    columns = {name: UserSums.of_values(one) for name, one in values.items()}
+    found = {name: one.as_dict() for name, one in estimates(columns, counted, seed=job.seed).items()}
+    return {
+        "metric": metric_of(job),
+        **found["winner"],
+        "popularity": found[BASELINE],
+        "change": found["change"],
+        "n_users": len(counted),
+    }

@@ -1,0 +1,68 @@
+"""Trials as files of the run: a record each, and each user's value where a trial is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from nightrank.batch.run import Run
+from nightrank.batch.split_files import open_split
+from nightrank.batch.trials import Record, Values, measure
+from nightrank.config.job import JobConfig
+from nightrank.release.files import save_array
+from nightrank.release.store import Store
+
+TRIALS = "sweep/trials"
+VALUES = "sweep/values"
+SPLIT = "sweep/split"
+
+
+def records_of(run: Run) -> list[Record]:
+    """All records of the run's trials, by id."""
+    names = run.store.children(run.name(TRIALS))
+    found = [run.get_json(f"{TRIALS}/{name}") for name in sorted(names) if name.endswith(".json")]
+    return [record for record in found if record is not None]
+
+
+def values_of(run: Run, trial: str) -> Values:
+    """Each user's value in a trial that is done: float64 (n_train_users,), NaN without truth."""
+    values: Values = np.load(run.path(f"{VALUES}/{trial}.npy"), allow_pickle=False).astype(np.float64)
+    return values
+
+
+def put_record(store: Store, run: str, record: Record) -> None:
+    """Write a record in one step. run: the key of the run's folder, with a slash at its end."""
+    content = json.dumps(record, indent=1, sort_keys=True).encode() + b"\n"
+    store.put(f"{run}{TRIALS}/{record['trial']}.json", content)
+
+
+def read_record(store: Store, run: str, trial: str) -> Record | None:
+    """A trial's record, None where it has none."""
+    found = store.read(f"{run}{TRIALS}/{trial}.json")
+    record: Record | None = None if found is None else json.loads(found.data)
+    return record
+
+
+def measured(
+    record: Record,
+    store: Store,
+    run: str,
+    *,
+    job: JobConfig,
+    threads: int,
+    report: Callable[[Record], None],
+) -> Record:
+    """Measure a recipe on the run's validation split, and leave record and values in the run.
+
+    The values come first, since a record that says `done` says that they are there.
+    """
+    put_record(store, run, record)
+    (combine,) = job.combines([record["family"]])
+    split = open_split(store.path(f"{run}{SPLIT}"), combine=combine)
+    found, values = measure(record, split, job=job, threads=threads, report=report)
+    if values is not None:
+        save_array(store.path(f"{run}{VALUES}/{record['trial']}.npy"), values.astype(np.float32))
+    put_record(store, run, found)
+    return found
