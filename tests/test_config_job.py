@@ -51,7 +51,8 @@ def test_the_shipped_job_is_valid_and_is_the_one_described():
     assert job.events.dataset == "movielens-100k"
     assert (job.events.combine, job.split.kind, job.split.n) == ("last", "leave_last", 1)
     assert (job.objective.metric, job.objective.k) == ("ndcg", 10)
-    assert (job.sweep.trials, job.sweep.models) == (12, {"als": FAMILIES["als"].own_space()})
+    searched = {name: FAMILIES[name].own_space() for name in ("als", "ials", "svd")}
+    assert (job.sweep.trials, job.sweep.models) == (12, searched)
     assert (job.score.k, job.score.exclude_seen) == (100, True)
     assert job.store == default_store()
 

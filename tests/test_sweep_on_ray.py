@@ -103,8 +103,9 @@ def test_a_sweep_leaves_its_trials_and_what_was_chosen(cluster: LocalCluster, tm
     found = ended(config)
     assert len(found) == 6
     assert {one["state"] for one in records(config).values()} <= set(ENDED)
-    failures = [one for one in found.values() if one["state"] == FAILED]
-    assert all("diverged" in one["reason"] for one in failures if one["family"] == "als")
+    failures = [one for one in found.values() if one["family"] == "als"]
+    assert failures  # the seed draws some
+    assert all(one["state"] == FAILED and "diverged" in one["reason"] for one in failures)
     outcome = json.loads((run_folder(config) / "stages" / "sweep.json").read_text())
     winner = outcome["winner"]
     assert winner["state"] == DONE
