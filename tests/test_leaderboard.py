@@ -73,9 +73,9 @@ def test_the_table_says_why_the_chosen_one_was_chosen() -> None:
     )
     assert "its mean difference to the best, per user, is -0.0010." in said
     assert "ndcg@10 0.0712 (0.0655 to 0.0771); popularity 0.0301 (0.0262 to 0.0340)" in said
-    assert "+0.0411 (+0.0362 to +0.0460), clear of zero; 943 users." in said
+    assert "+0.0411 (+0.0362 to +0.0460), better beyond the noise; 943 users." in said
     noisy = {**TEST, "change": {"value": 0.001, "low": -0.002, "high": 0.004}}
-    assert "not clear of zero" in " ".join(lines(sweep(), metric=METRIC, min_change=-0.002, test=noisy))
+    assert "within the noise" in " ".join(lines(sweep(), metric=METRIC, min_change=-0.002, test=noisy))
 
 
 @pytest.mark.parametrize("records", [[], [record("als", None, state="failed", reason=None, history=[])]])

@@ -84,6 +84,36 @@ def test_tpe_comes_to_where_the_values_are_good() -> None:
     assert sorted(-value(spec) for spec in resumed)[5] < early / 2
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"svd": {"factors": Range(2, 9)}},
+        {"svd": {"factors": Choices((2, 3, 4))}, "als": {"factors": Choices((8,))}},
+    ],
+)
+def test_a_small_space_is_tried_as_a_whole_and_nothing_twice(space: Any) -> None:
+    """Protects the number of trials: every recipe once, whatever TPE insists on, then no more."""
+    proposal = Proposal(space)
+    everything = [spec["trial"] for spec in proposal.recipes()]
+    assert proposal.size == len(everything) == len(set(everything))
+    search = searcher(space, [], seed=0)
+    found = []
+    for number in range(len(everything)):
+        spec = search.suggest(str(number))["spec"]
+        found.append(spec["trial"])
+        search.on_trial_complete(str(number), {"value": 1.0 - number / 100, "training_iteration": 1})
+    assert sorted(found) == sorted(everything)
+    assert search.suggest("more") == search.FINISHED
+
+
+def test_what_has_ended_is_not_proposed_again() -> None:
+    """Protects a resumed sweep from trying what it knows; a space with a range that is no whole number is endless."""
+    space = {"svd": {"factors": Choices((2, 3, 4, 5))}}
+    known = [ended(spec, 0.9) for spec in drawn(space, n=3)]
+    assert drawn(space, n=1, records=known)[0]["trial"] not in {one["trial"] for one in known}
+    assert Proposal(SPACES).size == float("inf")
+
+
 def test_what_was_cut_short_comes_first() -> None:
     """Protects trials that a crash ended: the same recipes are proposed again, before anything new."""
     specs = drawn(n=4, seed=9)
@@ -99,6 +129,7 @@ def test_records_outside_the_space_are_left_out() -> None:
     inside_it = spec_of("als", {"factors": 16, "reg": 0.01, "alpha": 2.0, "epochs": 10})
     records = [ended(outside, 0.9), ended(other, 0.9), ended(inside_it, None, state=FAILED)]
     assert {spec["params"]["factors"] for spec in drawn(narrow, n=5, records=records)} == {16}
+    assert Proposal(narrow).values(outside["family"], outside["params"]) is None
 
 
 def test_a_proposal_can_be_pickled() -> None:

@@ -17,10 +17,11 @@ import yaml
 
 from kills import workers
 from made import make_events
-from nightrank.batch.run import LAST_WINNER
-from nightrank.batch.trials import DONE, ENDED, FAILED, RUNNING
+from nightrank.batch.run import winner_key
+from nightrank.batch.trials import DIED, DONE, ENDED, FAILED, RUNNING
 from nightrank.cli.app import main
 from nightrank.cluster.local import LocalCluster, applied_env, local_cluster
+from nightrank.config.job import load_job
 from raylets import more_nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -58,7 +59,7 @@ def run_folder(config: Path) -> Path:
 
 def records(config: Path) -> dict[str, dict[str, Any]]:
     """Every trial's record, by file name."""
-    files = sorted((run_folder(config) / "sweep" / "trials").glob("*.json"))
+    files = sorted((run_folder(config) / "sweep" / "trials").glob("[!.]*.json"))
     return {file.name: json.loads(file.read_text()) for file in files}
 
 
@@ -118,7 +119,7 @@ def test_a_sweep_leaves_its_trials_and_what_was_chosen(cluster: LocalCluster, tm
     assert len(board) == 7
     assert [row["trial"] for row in board if row["chosen"]] == [winner["trial"]]
     assert sorted(file.suffix for file in (run_folder(config) / "plots").iterdir()) == [".png"] * 3
-    recipe = json.loads((tmp_path / "store" / LAST_WINNER).read_text())
+    recipe = json.loads((tmp_path / "store" / winner_key(load_job(config))).read_text())
     assert (recipe["family"], recipe["params"]) == (winner["family"], winner["params"])
     night(cluster, "sweep", config, "--set", "seed=5", "--set", "sweep.trials=2")
     again = records(config)[f"{winner['trial']}.json"]
@@ -135,6 +136,11 @@ def test_a_killed_driver_loses_no_trial(cluster: LocalCluster, tmp_path: Path) -
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     wait_for(lambda: not list(workers(cluster, "ImplicitFunc", "_trial")))
+    trials = run_folder(config) / "sweep/trials"
+    for name, orphan in (("a", ""), ("b", next(iter(trials.glob("[!.]*.json"))).read_text())):
+        (trials / f".{name}.json.x1y2z3.json").write_text(
+            orphan
+        )  # what a kill in the middle of a write leaves
     before = ended(config)
     cut_short = [name for name, one in records(config).items() if one["state"] == RUNNING]
     assert 2 <= len(before) < 5
@@ -165,6 +171,25 @@ def test_a_killed_trial_is_measured_again(cluster: LocalCluster, tmp_path: Path)
     found = ended(config)
     assert len(found) == 3
     assert any(one["state"] == DONE for one in found.values())
+
+
+def test_a_recipe_whose_process_dies_does_not_end_the_sweep(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects a night from last time's winner, which is measured as popularity is: where its process dies each time,
+    that is recorded, and the search goes on."""
+
+    def dies(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    config = job_file(tmp_path, sweep={"trials": 2, "models": {"svd": {"factors": [2, 3]}}})
+    monkeypatch.setattr("nightrank.batch.sweep._alone", dies)
+    with pytest.raises(SystemExit) as ended_with, applied_env(cluster):
+        main(["sweep", "--config", str(config)])
+    assert ended_with.value.code == 0
+    popular = [one for one in records(config).values() if one["family"] == "popularity"]
+    assert [(one["state"], one["reason"]) for one in popular] == [(FAILED, DIED)]
+    assert {one["state"] for one in ended(config).values()} == {DONE}
 
 
 def test_a_lost_node_loses_no_trial(tmp_path: Path) -> None:

@@ -139,13 +139,15 @@ def _row(record: Record, *, rank: int) -> list[str]:
 
 def _why(chosen: Record, *, best: Sequence[Record], min_change: float) -> str:
     """Which rule chose it; `best` is in the order of `ranked`."""
-    rule = (
-        f"{MARK} chosen: among trials within gate.min_change ({min_change:g}) of the best, the cheapest: fewer "
-        "factors, then fewer epochs"
-    )
-    rank = next(place for place, record in enumerate(best, start=1) if record is chosen)
+    if min_change < 0:
+        rule = f"among trials within gate.min_change ({min_change:g}) of the best, the cheapest"
+    else:
+        rule = "the best, since gate.min_change allows no loss; of equals the cheapest"
+    rule = f"{MARK} chosen: {rule}: fewer factors, then fewer epochs"
+    if best[0].get("origin") == "baseline":
+        rule += "; popularity, above it, is no candidate"
     change = number(chosen.get("change"))
-    if rank == 1:
+    if change == 0:
         return f"{rule}; here it is the best itself."
     return (
         f"{rule}."
@@ -163,7 +165,8 @@ def _on_test(test: Record) -> str:
         text += f"; mean difference per user {_interval(change, sign='+')}"
         low, high = number(change.get("low")), number(change.get("high"))
         if low is not None and high is not None:
-            text += ", clear of zero" if low > 0 or high < 0 else ", not clear of zero"
+            beyond = "better" if low > 0 else "worse" if high < 0 else None
+            text += ", within the noise" if beyond is None else f", {beyond} beyond the noise"
     return text + (f"; {test['n_users']} users." if test.get("n_users") is not None else ".")
 
 

@@ -11,7 +11,7 @@ from nightrank.batch.publish import in_service, publish
 from nightrank.batch.run import STAGES, Run, chosen_run, has_run, start_run
 from nightrank.batch.score import missing_units, score
 from nightrank.batch.sweep import sweep
-from nightrank.batch.sweep_outcome import track
+from nightrank.batch.sweep_outcome import catch_up
 from nightrank.batch.train import train
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
@@ -77,7 +77,7 @@ def _run(
             skipped.append(stage)
             log.info("%s: done before", stage)
             if stage == "sweep":
-                track(run, run.finished("sweep"))  # where it could not be at the time
+                catch_up(run)
         else:
             log.info("%s: started (run %s)", stage, run.key)
             work[stage]()

@@ -27,7 +27,6 @@ from nightrank.release.store import Store
 
 STAGES = ("sweep", "train", "score", "publish")
 LATEST = "runs/LATEST"
-LAST_WINNER = "runs/LAST_WINNER"  # the recipe that the last sweep chose
 
 
 class Recipe(BaseModel):
@@ -128,7 +127,7 @@ def start_run(store: Store, job: JobConfig, inputs: Inputs) -> Run:
         release=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{key[:12]}",
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         in_service=_in_service(store),
-        last_winner=_last_winner(store),
+        last_winner=_last_winner(store, winner_key(job)),
         data_fingerprint=inputs.fingerprint,
         config_hash=_hash(config),
         config=config,
@@ -186,13 +185,19 @@ def _in_service(store: Store) -> Recipe | None:
     return Recipe(family=manifest.family, params=manifest.params, release=release_id)
 
 
-def _last_winner(store: Store) -> Recipe | None:
-    found = store.read(LAST_WINNER)
+def winner_key(job: JobConfig) -> str:
+    """Where the store keeps what the last sweep over these events, for this objective, chose."""
+    about = {"events": job.events.dataset or job.events.path, "objective": job.objective.model_dump()}
+    return f"winners/{_hash(about)[:12]}.json"
+
+
+def _last_winner(store: Store, key: str) -> Recipe | None:
+    found = store.read(key)
     try:
         return None if found is None else Recipe.model_validate_json(found.data)
     except ValidationError:
         raise ReleaseError(
-            f"{LAST_WINNER} in store {store.url} is no recipe; delete it, and the search begins without one"
+            f"{key} in store {store.url} is no recipe; delete it, and the search begins without one"
         ) from None
 
 

@@ -6,8 +6,10 @@ Tune's own restore would lose ASHA's rungs, and unpickles.
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,13 +19,14 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from nightrank.batch.trials import DONE, FAILED, RUNNING, STOPPED, spec_of
+from nightrank.batch.trials import DONE, FAILED, RUNNING, STOPPED, Spec, spec_of
 from nightrank.config.families import Choices, Number, Range, Space
 
 Models = Mapping[str, Mapping[str, Space]]
 Record = Mapping[str, Any]
 
 STUDY = "sweep"
+REDRAWS, LISTED = 20, 10_000  # tries for a recipe that is new; recipes of a space that is listed to find one
 FAMILY = "family"
 # A trial is held against others of its family after a quarter and a half of its own epochs; the better half goes on.
 GRACE, HALVING, WHOLE = 25, 2, 100
@@ -57,6 +60,17 @@ class Proposal:
                 found[f"{family}.{name}"] = _distribution(space)
         return found
 
+    @property
+    def size(self) -> float:
+        """How many recipes it holds."""
+        return sum(math.prod(_size(space) for space in spaces.values()) for spaces in self.models.values())
+
+    def recipes(self) -> Iterator[Spec]:
+        """All of a space that is not endless."""
+        for family, spaces in self.models.items():
+            for values in itertools.product(*(_all(space) for space in spaces.values())):
+                yield spec_of(family, dict(zip(spaces, values, strict=True)))
+
     def values(self, family: str, params: Mapping[str, Number]) -> dict[str, Any] | None:
         """A recipe in Optuna's names, None where it lies outside the space."""
         if family not in self.models or params.keys() != self.models[family].keys():
@@ -67,7 +81,39 @@ class Proposal:
         return {name: named[name] for name in self.distributions(family)}
 
 
-def searcher(models: Models, records: Sequence[Record], *, seed: int) -> OptunaSearch:
+class Distinct(OptunaSearch):  # type: ignore[misc]
+    """TPE that proposes no recipe twice; where it insists on known ones, another is drawn at random."""
+
+    def __init__(self, proposal: Proposal, *, tried: Iterable[str], seed: int, **given: Any) -> None:
+        super().__init__(space=proposal, metric="value", mode="max", **given)
+        self.proposal, self.tried = proposal, set(tried)
+        self.rng = np.random.default_rng(seed)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        for _ in range(REDRAWS):
+            found: dict[str, Any] = super().suggest(trial_id)
+            if found["spec"]["trial"] not in self.tried:
+                self.tried.add(found["spec"]["trial"])
+                return found
+            self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+        spec = self._unseen()
+        if spec is None:
+            return str(self.FINISHED)  # type: ignore[return-value]  # Tune's word for no more
+        self.tried.add(spec["trial"])
+        self._ot_study.enqueue_trial(self.proposal.values(spec["family"], spec["params"]))
+        proposed: dict[str, Any] = super().suggest(trial_id)
+        return proposed
+
+    def _unseen(self) -> Spec | None:
+        if self.proposal.size <= LISTED:
+            left = [spec for spec in self.proposal.recipes() if spec["trial"] not in self.tried]
+            return left[int(self.rng.integers(len(left)))] if left else None
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(int(self.rng.integers(2**31))))
+        drawn = (self.proposal(study.ask())["spec"] for _ in range(REDRAWS))
+        return next((spec for spec in drawn if spec["trial"] not in self.tried), None)
+
+
+def searcher(models: Models, records: Sequence[Record], *, seed: int) -> Distinct:
     """TPE that knows all records: finished trials as such, and those that were cut short come first.
 
     With as many finished records, the same seed proposes the same: what comes first does not hang on the clock.
@@ -91,9 +137,8 @@ def searcher(models: Models, records: Sequence[Record], *, seed: int) -> OptunaS
             study.enqueue_trial(values)
         else:
             study.add_trial(_known(record, values, proposal.distributions(record["family"])))
-    return OptunaSearch(
-        space=proposal, metric="value", mode="max", sampler=sampler, storage=storage, study_name=STUDY
-    )
+    tried = [record["trial"] for record in known]
+    return Distinct(proposal, tried=tried, seed=draws, sampler=sampler, storage=storage, study_name=STUDY)
 
 
 class ByFamily(FIFOScheduler):  # type: ignore[misc]
@@ -125,6 +170,8 @@ class ByFamily(FIFOScheduler):  # type: ignore[misc]
         return str(self._of(trial).on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if math.isnan(result["value"]):  # a fit that failed is nobody's rung
+            return
         self._of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -174,6 +221,17 @@ def _distribution(space: Space) -> optuna.distributions.BaseDistribution:
     if isinstance(space.low, int) and isinstance(space.high, int):
         return optuna.distributions.IntDistribution(space.low, space.high, log=space.log)
     return optuna.distributions.FloatDistribution(float(space.low), float(space.high), log=space.log)
+
+
+def _size(space: Space) -> float:
+    if isinstance(space, Choices):
+        return len(space.values)
+    whole = isinstance(space.low, int) and isinstance(space.high, int)
+    return int(space.high) - int(space.low) + 1 if whole else math.inf
+
+
+def _all(space: Space) -> Sequence[Number]:
+    return space.values if isinstance(space, Choices) else range(int(space.low), int(space.high) + 1)
 
 
 def _rounded(value: Any, space: Space) -> Any:

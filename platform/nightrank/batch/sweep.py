@@ -18,13 +18,14 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from nightrank.batch.inputs import Inputs, load_splits
 from nightrank.batch.run import Run
-from nightrank.batch.search import scheduler, searcher
+from nightrank.batch.search import Proposal, scheduler, searcher
 from nightrank.batch.split_files import COMPLETE, save_splits
 from nightrank.batch.sweep_outcome import conclude, track, tracker_of
 from nightrank.batch.tracking import Tracker
 from nightrank.batch.trial_files import SPLIT, measured, put_record, read_record, records_of
 from nightrank.batch.trials import (
     BASELINE,
+    DIED,
     ENDED,
     FAILED,
     RUNNING,
@@ -49,19 +50,26 @@ def sweep(run: Run, actors: ActorTable) -> dict[str, Any]:
 
     Raises DataError where every trial failed.
     """
+    found = tracker_of(run)
     with run.recording("sweep") as outcome:
-        job = run.job
         if not run.path(f"{SPLIT}/{COMPLETE}").is_file():
-            run_task(_prepare, job, run.inputs, str(run.path(SPLIT)), spec=actors.trainer)
+            run_task(_prepare, run.job, run.inputs, str(run.path(SPLIT)), spec=actors.trainer)
+        _forgive(run)
+        states = {record["trial"]: record["state"] for record in records_of(run)}
         for origin, spec in _first(run):
-            record = read_record(run.store, run.name(""), spec["trial"])
-            if record is None or record["state"] not in ENDED:
-                args = (begun(spec, seed=job.seed, origin=origin), run.store.url, run.name(""), job)
-                run_task(_alone, *args, threads(actors.tune_trial), spec=actors.tune_trial)
-        _search(run, actors.tune_trial)
+            if states.get(spec["trial"]) not in ENDED:
+                _measure_alone(run, begun(spec, seed=run.job.seed, origin=origin), spec=actors.tune_trial)
+        _search(run, actors.tune_trial, tracker=found)
         outcome |= conclude(run, actors)
-    track(run, outcome)
+    track(run, outcome, tracker=found)
     return outcome
+
+
+def _forgive(run: Run) -> None:
+    """What killed a trial's process may have passed: such a failure is measured again, unlike one of the fit."""
+    for record in records_of(run):
+        if record["state"] == FAILED and record["reason"] == DIED:
+            put_record(run.store, run.name(""), {**record, "state": RUNNING, "reason": None})
 
 
 def _first(run: Run) -> list[tuple[str, Spec]]:
@@ -78,21 +86,36 @@ def _prepare(job: JobConfig, inputs: Inputs, folder: str) -> None:
     save_splits(Path(folder), load_splits(job, inputs, families=job.families, validation=True))
 
 
-def _search(run: Run, spec: ActorSpec) -> None:
-    """Rounds of Tune until enough distinct recipes have ended, or the space gives no new one."""
-    tracker = None
+def _measure_alone(run: Run, record: Record, *, spec: ActorSpec) -> None:
+    """A recipe that nothing stops, in one task, which Ray starts again where its process dies."""
+    try:
+        run_task(_alone, record, run.store.url, run.name(""), run.job, threads(spec), spec=spec)
+    except ClusterError as error:
+        left = read_record(run.store, run.name(""), record["trial"]) or record
+        if left["state"] not in ENDED:
+            put_record(run.store, run.name(""), failed(left, DIED))
+        log.warning("%s %s: %s", record["family"], json.dumps(record["params"]), error)
+
+
+def _search(run: Run, spec: ActorSpec, *, tracker: Tracker | None) -> None:
+    """Rounds of Tune until enough distinct recipes have ended, or all that the space holds."""
+    proposal, before = Proposal(run.job.sweep.models), -1
     while True:
         records = [record for record in records_of(run) if record["family"] != BASELINE]
-        ended = sum(record["state"] in ENDED for record in records)
-        missing = run.job.sweep.trials - ended
-        if missing <= 0:
+        ended = [record for record in records if record["state"] in ENDED]
+        n_outside = sum(proposal.values(one["family"], one["params"]) is None for one in ended)
+        wanted = min(run.job.sweep.trials, proposal.size + n_outside)
+        if len(ended) >= wanted:
+            if wanted < run.job.sweep.trials:
+                log.warning("the search space holds only %d recipes; all are tried", wanted)
             return
-        tracker = tracker or tracker_of(run)
-        _tune(run, records, missing=missing, spec=spec, tracker=tracker)
-        now = sum(one["state"] in ENDED for one in records_of(run) if one["family"] != BASELINE)
-        if now == ended:
-            log.warning("the search space gives no more than %d recipes; all are tried", ended)
-            return
+        if len(ended) == before:
+            raise ClusterError(
+                f"the sweep stopped before {wanted - len(ended):g} of its trials had ended; run the same command "
+                "again, it goes on with those"
+            )
+        before = len(ended)
+        _tune(run, records, missing=int(wanted - len(ended)), spec=spec, tracker=tracker)
 
 
 def _tune(
@@ -104,7 +127,7 @@ def _tune(
     resources = {"cpu": spec.num_cpus, "gpu": spec.num_gpus, "memory": spec.memory}
     ended = [record["trial"] for record in records if record["state"] in ENDED]
     progress = _Progress(run, done=ended, tracker=tracker)
-    results = Tuner(
+    Tuner(
         tune.with_resources(trainable, resources),
         tune_config=TuneConfig(
             search_alg=searcher(run.job.sweep.models, records, seed=run.job.seed),
@@ -121,15 +144,10 @@ def _tune(
             callbacks=[progress],
         ),
     ).fit()
-    if len(results) < missing:
-        raise ClusterError(
-            f"the sweep stopped before {missing - len(results)} of its trials had begun; run the same command "
-            "again, it goes on with those"
-        )
 
 
 def _trial(config: dict[str, Any], *, store: str, run: str, job: JobConfig, n_threads: int) -> None:
-    """One Tune trial: a recipe that was tried before only tells its record."""
+    """One Tune trial. Started again after it had ended, it only tells its record."""
     folder, spec = open_store(store), config["spec"]
     before = read_record(folder, run, spec["trial"])
     if before is not None and before["state"] in ENDED:
@@ -188,7 +206,7 @@ class _Progress(Callback):  # type: ignore[misc]
             self._ended(failed(record, "the process of the trial died each time (killed, or out of memory)"))
 
     def _ended(self, record: Record | None) -> None:
-        if record is None or record["trial"] in self.done:  # a recipe drawn again
+        if record is None or record["trial"] in self.done:
             return
         put_record(self.store, self.run, record)
         self.done.add(record["trial"])

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import nightrank
 from nightrank.batch.inputs import Inputs, load_splits
 from nightrank.batch.leaderboard import leaderboard, lines
-from nightrank.batch.run import LAST_WINNER, Recipe, Run
-from nightrank.batch.tracking import Tracker, tracker
+from nightrank.batch.run import Recipe, Run, winner_key
+from nightrank.batch.tracking import Tracker
+from nightrank.batch.tracking import tracker as open_tracker
 from nightrank.batch.trial_files import records_of, values_of
 from nightrank.batch.trials import BASELINE, Record, judged
 from nightrank.cluster.session import run_task, threads
@@ -43,13 +44,16 @@ def conclude(run: Run, actors: ActorTable) -> dict[str, Any]:
     winner = next((record for record in records if record["chosen"]), None)
     if winner is None:
         reasons = sorted({str(one["reason"]) for one in records if one["family"] != BASELINE})
-        raise DataError(f"every trial of the sweep failed: {'; '.join(reasons[:3])}")
+        raise DataError(
+            f"every trial of the sweep failed: {'; '.join(reasons[:3])}. Widen sweep.models, or see to the cause; "
+            "trials whose process died are tried again by the same command"
+        )
     given = (run.job, run.inputs, winner, threads(actors.trainer))
     test = run_task(_on_test, *given, spec=actors.trainer)
     for line in lines(records, metric=metric, min_change=run.job.gate.min_change, test=test):
         board.info("%s", line)
     recipe = Recipe(family=winner["family"], params=winner["params"])
-    run.store.put(LAST_WINNER, recipe.as_line())
+    run.store.put(winner_key(run.job), recipe.as_line())
     return {"winner": winner, "metric": metric, "trials": len(records) - 1, "test": test}
 
 
@@ -62,18 +66,23 @@ def tracker_of(run: Run) -> Tracker | None:
     """MLflow's side of the run, None where there is none. The experiment is named after the events."""
     events = run.job.events
     experiment = f"nightrank/{events.dataset or 'events'}"
-    return tracker(Path(run.store.url), run_key=run.key, experiment=experiment, metric=metric_of(run.job))
+    return open_tracker(
+        Path(run.store.url), run_key=run.key, experiment=experiment, metric=metric_of(run.job)
+    )
 
 
-def track(run: Run, outcome: dict[str, Any]) -> None:
-    """Bring MLflow up to date with a finished sweep, unless it is; a server that was away is made up for here."""
-    if run.get_json(TRACKED) is not None:
-        return
-    found = tracker_of(run)
-    if found is None:
+def catch_up(run: Run) -> None:
+    """Bring MLflow up to date with a sweep that is done, unless it is: its server may have been away."""
+    if run.get_json(TRACKED) is None:
+        track(run, run.finished("sweep"), tracker=tracker_of(run))
+
+
+def track(run: Run, outcome: dict[str, Any], *, tracker: Tracker | None) -> None:
+    """Leave a finished sweep in MLflow, where there is one."""
+    if tracker is None:
         return
     for record in _judged(run):
-        found.log(record)
+        tracker.log(record)
     lineage = {
         "run_key": run.key,
         "release": run.record.release,
@@ -81,8 +90,8 @@ def track(run: Run, outcome: dict[str, Any]) -> None:
         "config_hash": run.record.config_hash,
         "version": nightrank.__version__,
     }
-    found.register(outcome["winner"], lineage=lineage, test=outcome["test"])
-    if found.is_well:
+    tracker.register(outcome["winner"], lineage=lineage, test=outcome["test"])
+    if tracker.is_well:
         run.put_json(TRACKED, {"trials": outcome["trials"]})
 
 
@@ -99,7 +108,7 @@ def _plot(run: Run, records: Sequence[Record], *, metric: str) -> None:
 def _on_test(job: JobConfig, inputs: Inputs, winner: Record, n_threads: int) -> dict[str, Any]:
     """The winner and popularity on the test split, which no trial saw: each mean, and the mean paired difference."""
     recipes = {"winner": (winner["family"], winner["params"]), BASELINE: (BASELINE, {})}
-    splits = load_splits(job, inputs, families=[winner["family"]])
+    splits = load_splits(job, inputs, families={*job.families, winner["family"]})  # the truth of the trials
     (combine,) = job.combines([winner["family"]])
     tonight = split_for(splits, combine)
     values = {}

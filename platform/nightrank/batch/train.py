@@ -64,7 +64,7 @@ def chosen_recipe(run: Run) -> Recipe:
 def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
-    splits = load_splits(job, inputs, families=(recipe.family, baseline.family))
+    splits = load_splits(job, inputs, families={*job.families, recipe.family, baseline.family})
     values = []
     for one in (recipe, baseline):
         tonight = split_for(splits, job.combines([one.family])[0])

@@ -9,7 +9,7 @@ import numpy as np
 
 from nightrank.batch.run import Run
 from nightrank.batch.split_files import open_split
-from nightrank.batch.trials import Record, Values, measure
+from nightrank.batch.trials import DONE, RUNNING, Record, Values, measure
 from nightrank.config.job import JobConfig
 from nightrank.release.files import save_array
 from nightrank.release.store import Store
@@ -20,10 +20,18 @@ SPLIT = "sweep/split"
 
 
 def records_of(run: Run) -> list[Record]:
-    """All records of the run's trials, by id."""
+    """All records of the run's trials, by id; one that is done and whose values are gone counts as cut short."""
     names = run.store.children(run.name(TRIALS))
-    found = [run.get_json(f"{TRIALS}/{name}") for name in sorted(names) if name.endswith(".json")]
-    return [record for record in found if record is not None]
+    found = [run.get_json(f"{TRIALS}/{name}") for name in names]
+    return [
+        {**record, "state": RUNNING} if record["state"] == DONE and not _has_values(run, record) else record
+        for record in found
+        if record is not None
+    ]
+
+
+def _has_values(run: Run, record: Record) -> bool:
+    return run.path(f"{VALUES}/{record['trial']}.npy").is_file()
 
 
 def values_of(run: Run, trial: str) -> Values:

@@ -28,6 +28,7 @@ from nightrank.quality.intervals import UserSums, estimates
 BASELINE = "popularity"
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 ENDED = (DONE, STOPPED, FAILED)
+DIED = "the process of the trial died each time (killed, or out of memory)"
 POINTS = 10  # measurements of a trial, evenly spread over its epochs
 
 Spec = dict[str, Any]

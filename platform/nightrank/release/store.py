@@ -44,7 +44,7 @@ class Store(Protocol):
         """Remove the object, if it is there."""
 
     def children(self, key: str) -> list[str]:
-        """Names directly below a key, sorted; none where it does not exist."""
+        """Names directly below a key, sorted, those that begin with a dot left out; none where it does not exist."""
 
     def path(self, key: str) -> Path:
         """Where a file is, for memory maps and for writers of big files."""
@@ -95,7 +95,10 @@ class LocalStore:
     def children(self, key: str) -> list[str]:
         """See Store."""
         folder = self.path(key)
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        if not folder.is_dir():
+            return []
+        names = (entry.name for entry in folder.iterdir())
+        return sorted(name for name in names if not name.startswith("."))  # what a kill left of `replacing`
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[None]:
