@@ -192,6 +192,27 @@ def test_a_recipe_whose_process_dies_does_not_end_the_sweep(
     assert {one["state"] for one in ended(config).values()} == {DONE}
 
 
+@pytest.mark.soak
+def test_a_lost_cluster_loses_no_trial(tmp_path: Path) -> None:
+    """Protects a night from a machine that is switched off: driver and cluster go in the middle; the same command on
+    a new cluster keeps what had ended and completes the rest."""
+    config = job_file(tmp_path, sweep={"trials": 5, "models": SLOW})
+    with local_cluster(home=tmp_path / "home", num_cpus=2) as cluster:
+        driver = started(cluster, config)
+        wait_for(lambda: (tmp_path / "store/runs/LATEST").exists() and len(ended(config)) >= 2)
+    driver.kill()
+    driver.wait()
+    before = ended(config)
+    assert 2 <= len(before) < 5
+    with local_cluster(home=tmp_path / "home", num_cpus=2) as cluster:
+        night(cluster, "sweep", config)
+    after = ended(config)
+    assert len(after) == 5
+    assert {name: after[name] for name in before if before[name]["reason"] is None} == {
+        name: one for name, one in before.items() if one["reason"] is None
+    }
+
+
 def test_a_lost_node_loses_no_trial(tmp_path: Path) -> None:
     """Protects a sweep on several machines: one of three nodes is lost with all that runs on it, and every trial has
     its end."""
