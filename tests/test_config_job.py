@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -14,7 +13,7 @@ from nightrank.config import families
 from nightrank.config.families import FAMILIES, Choices, Range
 from nightrank.config.job import JobConfig, load_job, resolve_paths
 from nightrank.config.locations import default_store, nightrank_home
-from nightrank.config.rules import Rule, parse_rule
+from nightrank.config.rules import Rule
 from nightrank.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,41 +246,6 @@ def test_a_named_model_has_complete_params(tmp_path):
     assert train.params == {"factors": 64, "reg": 1.0, "alpha": 1.0, "epochs": 15}
     assert isinstance(train.params["reg"], float)
     assert load_job(written(tmp_path, train={"model": "popularity"})).train.params == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "holds"),
-    [
-        ("weight>=4", [False, True, True, False]),
-        (" weight > 4.0 ", [False, False, True, False]),
-        ("weight<=4", [True, True, False, False]),
-        ("weight<4", [True, False, False, False]),
-        ("weight==4", [False, True, False, False]),
-    ],
-)
-def test_rules_hold_for_the_right_weights(text, holds):
-    """Each operator does what it says; NaN satisfies none."""
-    assert parse_rule(text).holds(np.array([3, 4, 5, np.nan], dtype=np.float32)).tolist() == holds
-
-
-def test_rules_compare_in_the_precision_of_the_weights():
-    """0.1 in a rule equals 0.1 in float32 events, and -1e-3 is a number."""
-    assert parse_rule("weight==0.1").holds(np.array([0.1], dtype=np.float32)).all()
-    assert parse_rule("weight>-1e-3") == Rule(">", -0.001)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "weight", "weight>=", ">=4", "weight=>4", "weight=4", "weight>=x", "weight>=nan", "weight>=inf",
-        "score>=4", "weight>=4 and weight<5", "4<=weight",
-    ],
-)  # fmt: skip
-def test_rules_that_are_none_are_refused(text):
-    """Only weight, an operator and a finite number; the message quotes the text."""
-    with pytest.raises(ValueError, match="expected weight, one of") as caught:
-        parse_rule(text)
-    assert f'"{text}"' in str(caught.value)
 
 
 def test_a_rule_is_kept_in_one_spelling(tmp_path):

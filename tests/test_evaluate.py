@@ -279,41 +279,8 @@ def started(arguments: list[object], **options: Any) -> subprocess.Popen[bytes]:
 SLOW = ["--model", "ials", "--param", "epochs=1000", "--param", "factors=512", "--metrics", "recall@2"]
 
 
-def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """Protects what was there: interrupted in the fit, the table of the last time stays as it was, alone."""
-    ask = ratings(tmp_path)
-    folder = tmp_path / "out"
-    folder.mkdir()
-    (folder / "users.csv").write_text("user_id\n1\n")
-    reader, writer = pty.openpty()
-    process = started(
-        [*ask, *SLOW, "--per-user", folder / "users.csv"], stderr=writer, stdout=subprocess.PIPE
-    )
-    os.close(writer)
-    seen = b""
-    while b"2/1000" not in seen:
-        seen += os.read(reader, 4096)
-    process.send_signal(signal.SIGINT)
-    while True:
-        try:
-            part = os.read(reader, 4096)
-        except OSError:  # the other side is closed
-            break
-        if not part:
-            break
-        seen += part
-    out, _ = process.communicate(timeout=60)
-    os.close(reader)
-    assert process.returncode == 130
-    assert out == b""
-    assert b"nightrank: stopped" in seen
-    assert b"Traceback" not in seen
-    assert [file.name for file in folder.iterdir()] == ["users.csv"]
-    assert (folder / "users.csv").read_text() == "user_id\n1\n"
-
-
-def on_terminal(ask: list[object]) -> tuple[int, bytes]:
-    """Exit code and what a terminal shows of stderr."""
+def on_terminal(ask: list[object], *, interrupt_at: bytes | None = None) -> tuple[int, bytes, bytes]:
+    """Exit code, what a terminal shows of stderr, and stdout. interrupt_at: Ctrl-C once that is shown."""
     reader, writer = pty.openpty()
     process = started(ask, stderr=writer, stdout=subprocess.PIPE)
     os.close(writer)
@@ -326,9 +293,26 @@ def on_terminal(ask: list[object]) -> tuple[int, bytes]:
         if not part:
             break
         seen += part
-    process.communicate(timeout=60)
+        if interrupt_at is not None and interrupt_at in seen:
+            process.send_signal(signal.SIGINT)
+            interrupt_at = None
+    out, _ = process.communicate(timeout=60)
     os.close(reader)
-    return process.returncode, seen
+    return process.returncode, seen, out
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """Protects what was there: interrupted in the fit, the table of the last time stays as it was, alone."""
+    ask = ratings(tmp_path)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "users.csv").write_text("user_id\n1\n")
+    code, seen, out = on_terminal([*ask, *SLOW, "--per-user", folder / "users.csv"], interrupt_at=b"2/1000")
+    assert (code, out) == (130, b"")
+    assert b"nightrank: stopped" in seen
+    assert b"Traceback" not in seen
+    assert [file.name for file in folder.iterdir()] == ["users.csv"]
+    assert (folder / "users.csv").read_text() == "user_id\n1\n"
 
 
 def test_what_is_shown_never_ends_a_fit(tmp_path: Path) -> None:
@@ -342,7 +326,7 @@ def test_what_is_shown_never_ends_a_fit(tmp_path: Path) -> None:
     train = write(tmp_path, "train", TRAIN | {"weight": [1.0] * 7})
     test = write(tmp_path, "test", columns | {"weight": [2.0, 1.0, 1.0]})
     ask = ["--train", train, "--test", test, "--config", tmp_path / "job.yaml"]
-    code, seen = on_terminal([*ask, "--model", "ials", "--param", "epochs=2", "--metrics", "recall@2"])
+    code, seen, _ = on_terminal([*ask, "--model", "ials", "--param", "epochs=2", "--metrics", "recall@2"])
     assert code == 0, seen
 
 
@@ -351,7 +335,7 @@ def test_progress_shows_on_a_terminal_alone(tmp_path: Path) -> None:
     ask = [*ratings(tmp_path), "--model", "ials", "--param", "epochs=3", "--metrics", "recall@2"]
     piped = started(ask, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     assert piped.communicate(timeout=120)[1] == b""
-    code, seen = on_terminal(ask)
+    code, seen, _ = on_terminal(ask)
     assert code == 0
     for word in (b"epochs", b"3/3", b"loss ", b"recall@2 0.", b"users ranked"):
         assert word in seen
