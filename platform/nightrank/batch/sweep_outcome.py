@@ -11,20 +11,18 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import nightrank
-from nightrank.batch.inputs import Inputs, load_splits
+from nightrank.batch.inputs import Inputs
 from nightrank.batch.leaderboard import leaderboard, lines
+from nightrank.batch.on_test import values_on_test
 from nightrank.batch.run import Recipe, Run, winner_key
 from nightrank.batch.tracking import Tracker
 from nightrank.batch.tracking import tracker as open_tracker
 from nightrank.batch.trial_files import records_of, values_of
-from nightrank.batch.trials import BASELINE, Record, judged
+from nightrank.batch.trials import BASELINE, Record, judged, metric_of, spec_of
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import split_for
 from nightrank.errors import DataError
-from nightrank.models import fit
-from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.intervals import UserSums, estimates
 from nightrank.release.store import replacing
 
@@ -37,7 +35,7 @@ def conclude(run: Run, actors: ActorTable) -> dict[str, Any]:
 
     Raises DataError where every trial failed.
     """
-    records, metric = _judged(run), metric_of(run.job)
+    records, metric = judged_records(run), metric_of(run.job)
     with replacing(run.path("leaderboard.parquet")) as temporary:
         pq.write_table(leaderboard(records, metric=metric), temporary)
     _plot(run, records, metric=metric)
@@ -55,11 +53,6 @@ def conclude(run: Run, actors: ActorTable) -> dict[str, Any]:
     recipe = Recipe(family=winner["family"], params=winner["params"])
     run.store.put(winner_key(run.job), recipe.as_line())
     return {"winner": winner, "metric": metric, "trials": len(records) - 1, "test": test}
-
-
-def metric_of(job: JobConfig) -> str:
-    """The objective's name, such as ndcg@10."""
-    return f"{job.objective.metric}@{job.objective.k}"
 
 
 def tracker_of(run: Run) -> Tracker | None:
@@ -81,7 +74,7 @@ def track(run: Run, outcome: dict[str, Any], *, tracker: Tracker | None) -> None
     """Leave a finished sweep in MLflow, where there is one."""
     if tracker is None:
         return
-    for record in _judged(run):
+    for record in judged_records(run):
         tracker.log(record)
     lineage = {
         "run_key": run.key,
@@ -95,7 +88,8 @@ def track(run: Run, outcome: dict[str, Any], *, tracker: Tracker | None) -> None
         run.put_json(TRACKED, {"trials": outcome["trials"]})
 
 
-def _judged(run: Run) -> list[Record]:
+def judged_records(run: Run) -> list[Record]:
+    """The run's trials, with what was chosen of them."""
     return judged(records_of(run), lambda trial: values_of(run, trial), min_change=run.job.gate.min_change)
 
 
@@ -107,21 +101,9 @@ def _plot(run: Run, records: Sequence[Record], *, metric: str) -> None:
 
 def _on_test(job: JobConfig, inputs: Inputs, winner: Record, n_threads: int) -> dict[str, Any]:
     """The winner and popularity on the test split, which no trial saw: each mean, and the mean paired difference."""
-    recipes = {"winner": (winner["family"], winner["params"]), BASELINE: (BASELINE, {})}
-    splits = load_splits(job, inputs, families={*job.families, winner["family"]})  # the truth of the trials
-    (combine,) = job.combines([winner["family"]])
-    tonight = split_for(splits, combine)
-    values = {}
-    for name, (family, params) in recipes.items():
-        model = fit(family, tonight.train, params=params, seed=job.seed, threads=n_threads)
-        values[name] = per_user(
-            model,
-            tonight,
-            metric=job.objective.metric,
-            k=job.objective.k,
-            truth=relevant_truth(tonight, job.objective.rule),
-            threads=n_threads,
-        )
+    recipes = [Recipe(family=one["family"], params=one["params"]) for one in (winner, spec_of(BASELINE, {}))]
+    found_values, _ = values_on_test(job, inputs, recipes, threads=n_threads)
+    values = dict(zip(("winner", BASELINE), found_values, strict=True))
     values["change"] = values["winner"] - values[BASELINE]
     counted = np.flatnonzero(~np.isnan(values["change"]))
     columns = {name: UserSums.of_values(one) for name, one in values.items()}

@@ -10,16 +10,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nightrank.batch.inputs import Inputs, load_interactions, load_splits
+from nightrank.batch.inputs import Inputs, load_interactions
+from nightrank.batch.on_test import values_on_test
 from nightrank.batch.run import Recipe, Run
-from nightrank.batch.trials import BASELINE
+from nightrank.batch.trials import BASELINE, metric_of
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import split_for
 from nightrank.errors import GateRefused
 from nightrank.models import fit
-from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.gates import quality_gate
 from nightrank.release.model_files import default_buckets, save_model
 
@@ -64,29 +63,14 @@ def chosen_recipe(run: Run) -> Recipe:
 def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
-    splits = load_splits(job, inputs, families={*job.families, recipe.family, baseline.family})
-    values = []
-    for one in (recipe, baseline):
-        tonight = split_for(splits, job.combines([one.family])[0])
-        truth = relevant_truth(tonight, job.objective.rule)
-        model = fit(one.family, tonight.train, params=one.params, seed=job.seed, threads=n_threads)
-        values.append(
-            per_user(
-                model,
-                tonight,
-                metric=job.objective.metric,
-                k=job.objective.k,
-                truth=truth,
-                threads=n_threads,
-            )
-        )
+    values, n_unknown = values_on_test(job, inputs, (recipe, baseline), threads=n_threads)
     return quality_gate(
         *values,
-        metric=f"{job.objective.metric}@{job.objective.k}",
+        metric=metric_of(job),
         min_change=job.gate.min_change,
         baseline_recipe=baseline.model_dump(),
         seed=job.seed,
-    ).as_dict() | {"unknown_users": tonight.n_unknown_users}
+    ).as_dict() | {"unknown_users": n_unknown}
 
 
 def _refusal(decision: dict[str, Any]) -> str:

@@ -36,6 +36,11 @@ Record = dict[str, Any]
 Values = NDArray[np.float64]
 
 
+def metric_of(job: JobConfig) -> str:
+    """The objective's name, such as ndcg@10."""
+    return f"{job.objective.metric}@{job.objective.k}"
+
+
 def spec_of(family: str, params: Mapping[str, int | float]) -> Spec:
     """A recipe with the id that its records go by: a hash of family and parameters."""
     content = json.dumps([family, dict(sorted(params.items()))])

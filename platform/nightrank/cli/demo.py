@@ -66,11 +66,10 @@ def _heading(text: str) -> None:
 
 def _print_leaderboard(run: Run) -> None:
     from nightrank.batch.leaderboard import lines
-    from nightrank.batch.trial_files import records_of, values_of
-    from nightrank.batch.trials import judged
+    from nightrank.batch.sweep_outcome import judged_records
 
     outcome, min_change = run.finished("sweep"), run.job.gate.min_change
-    records = judged(records_of(run), lambda trial: values_of(run, trial), min_change=min_change)
+    records = judged_records(run)
     _heading(f"Leaderboard: {outcome['metric']} on the validation split")
     for line in lines(records, metric=outcome["metric"], min_change=min_change, test=outcome["test"]):
         typer.echo(line)

@@ -119,7 +119,7 @@ def evaluate(  # noqa: PLR0913  one name for everything that `nightrank evaluate
 
 
 def relevant_truth(split: Split, rule: Rule | None) -> csr_matrix:
-    """The held-out pairs of a split that count: all, or those whose weight the rule accepts."""
+    """The held-out pairs of a split that count, see `relevant_pairs`."""
     return relevant_pairs(split.truth, rule)
 
 
