@@ -34,6 +34,7 @@ from nightrank.data.synth_scale import ScaleRecipe, make_scale
 from nightrank.models import fit
 from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.intervals import UserSums, estimates
+from nightrank.release.store import LocalStore
 
 MODELS: dict[str, Any] = {"als": {}, "bpr": {}, "ials": {}, "lmf": {}, "svd": {}}
 # A fifth of all ratings is held out: with one rating a user, the noise of 943 users hides differences of a tenth.
@@ -92,14 +93,14 @@ def on_test(job: JobConfig, family: str, params: dict[str, Any]) -> np.ndarray:
 
 def trial(folder: Path, family: str, pipe: Connection) -> None:
     """A fit in this process: says when it has all that is imported, and how large its vectors are."""
-    fit("popularity", open_split(folder / "warm", combine="sum").train, params={}, seed=0)
+    fit("popularity", open_split(LocalStore(folder), "warm", combine="sum").train, params={}, seed=0)
     few = {"factors": 16, "epochs": 3}  # so that the vectors, which every trial has, do not hide the rest
     params = {name: few.get(name, value) for name, value in FAMILIES[family].defaults().items()}
-    small = open_split(folder / "warm", combine="sum").train
+    small = open_split(LocalStore(folder), "warm", combine="sum").train
     fit(family, small, params=params, seed=0)  # what is compiled or allocated once
     pipe.send(None)
     pipe.recv()
-    model = fit(family, open_split(folder / "split", combine="sum").train, params=params, seed=0)
+    model = fit(family, open_split(LocalStore(folder), "split", combine="sum").train, params=params, seed=0)
     pipe.send(model.user_vectors.nbytes + model.item_vectors.nbytes)
     pipe.recv()
 
@@ -163,8 +164,8 @@ def main() -> None:
                 {"store": name, "events": {"path": str(path), "columns": {"time": "timestamp"}}}
             )
             splits = load_splits(job, find_inputs(job), families=["als"])
-            save_splits(folder / made, splits)
-        matrix = open_split(folder / "split", combine="sum").train.user_items
+            save_splits(LocalStore(folder), made, splits=splits)
+        matrix = open_split(LocalStore(folder), "split", combine="sum").train.user_items
         csr_bytes = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
         print(f"\nCSR of train: {csr_bytes / 2**20:.1f} MiB, {matrix.nnz} pairs\n\n{MEMORY}\n|{'---|' * 3}")
         for family in MODELS:

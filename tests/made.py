@@ -24,6 +24,7 @@ from nightrank.data.splits import split_for
 from nightrank.models import fit
 from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.gates import quality_gate
+from nightrank.release.manifest import release_key
 from nightrank.release.model_files import default_buckets, open_model, save_model
 from nightrank.release.reader import Release, open_release
 from nightrank.release.store import Store, open_store
@@ -45,7 +46,12 @@ class Published:
     @property
     def folder(self) -> Path:
         """Where the release lies."""
-        return self.release.folder
+        return place(self.store, release_key(self.release.id))
+
+
+def place(store: Store, key: str) -> Path:
+    """Where a key of a local store lies."""
+    return Path(store.url) / key
 
 
 def make_ids(n: int, *, kind: str) -> list[Any]:
@@ -134,7 +140,9 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
     ).as_dict()
     model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=threads)
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
-    card = save_model(run.path("model"), model, interactions, n_buckets=buckets, seed=job.seed)
+    card = save_model(
+        model, interactions, store=run.store, key=run.name("model"), n_buckets=buckets, seed=job.seed
+    )
     counts = {"users": card.n_users, "items": card.n_items, "pairs": card.n_pairs}
     outcome = counts | {"counts": interactions.counts.as_dict(), "model_hash": card.model_hash}
     run.put_json(
@@ -144,9 +152,9 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
     return run
 
 
-def score_in_process(run: Run, *, threads: int = 1) -> Run:
-    """Every unit written by the class that Ray Data runs in its actors, then the stage's record."""
-    scorer = ScoreUnits(
+def scorer_of(run: Run, *, threads: int = 1) -> ScoreUnits:
+    """The class that Ray Data runs in its actors."""
+    return ScoreUnits(
         store=run.store.url,
         run=run.name(""),
         run_key=run.key,
@@ -155,10 +163,25 @@ def score_in_process(run: Run, *, threads: int = 1) -> Run:
         metric=f"{run.job.objective.metric}@{run.job.objective.k}",
         n_threads=threads,
     )
-    units = list(all_units(open_model(run.path("model"))))
-    for unit in units:
+
+
+def units_of(run: Run) -> list[dict[str, Any]]:
+    """All units of a trained run."""
+    return list(all_units(open_model(run.store, run.name("model"))))
+
+
+def score_in_process(run: Run, *, threads: int = 1) -> Run:
+    """Every unit written by one scorer, then the stage's record."""
+    scorer = scorer_of(run, threads=threads)
+    for unit in units_of(run):
         scorer.write(unit)
-    records = [run.get_json(record_name(unit)) for unit in units if unit["table"] == RECOMMENDATIONS]
+    return record_score(run)
+
+
+def record_score(run: Run) -> Run:
+    """The record of a score stage whose units are all written."""
+    units = [unit for unit in units_of(run) if unit["table"] == RECOMMENDATIONS]
+    records = [run.get_json(record_name(unit)) for unit in units]
     counts = {name: sum(record[name] for record in records) for name in ("users", "rows", "empty_users")}
     run.put_json("stages/score.json", counts | {"seconds": 0.0})
     return run

@@ -91,7 +91,10 @@ def test_columns_default_to_what_the_source_has(tmp_path):
         ({}, "events: found neither dataset nor path"),
         ({**MOVIELENS, **FILES}, "events: found both dataset and path"),
         ({"dataset": "movielens-1m"}, "expected 'movielens-100k'"),
-        ({"path": "s3://bucket/x"}, 'events.path: found "s3://bucket/x"; this version stores locally, s3://'),
+        (
+            {"path": "s3://bucket/x"},
+            'events.path: found "s3://bucket/x"; s3:// is not available here',
+        ),
         ({"path": "  "}, "events.path: found"),
         ({"path": "e", "columns": {"user": ""}}, "events.columns.user"),
         ({"path": "e", "columns": {"weight": "w", "time": "w"}}, "also the weight column"),
@@ -153,8 +156,8 @@ def test_events_that_cannot_be_meant_are_refused(tmp_path, events, said):
         ({"score": {"exclude_sene": True}}, "did you mean exclude_seen?"),
         ({"seed": -1}, "seed: found -1"),
         ({"seed": True}, "seed: found true"),
-        ({"store": "s3://bucket/prefix"}, "store: found \"s3://bucket/prefix\"; this version stores locally"),
-        ({"store": "gs://bucket"}, "gs:// is not available"),
+        ({"store": "s3://b/../x"}, "store: found \"s3://b/../x\"; a store is a local path or s3://"),
+        ({"store": "gs://bucket"}, "a store is a local path or s3://bucket/prefix"),
         ({"store": ""}, "store: found"),
     ],
 )  # fmt: skip

@@ -118,7 +118,7 @@ def test_a_typo_is_refused_at_every_level(tmp_path, path, nearest):
         ("deployment.name", "Servce", 'deployments[0].name: found "Servce", which is no deployment'),
         ("app.args.keys", "f", "applications[0].args.keys: not in this version"),
         ("app.args.store", "relative", 'applications[0].args.store: found the relative path "relative"'),
-        ("app.args.store", "s3://b/p", "s3:// is not available"),
+        ("app.args.store", "gs://b/p", "a store is a local path or s3://bucket/prefix"),
         ("deployment.user_config", {"release": 3}, "user_config.release: found 3, expected a text"),
         ("http_options.host", "${HOST}", 'http_options.host: found "${HOST}"; variables work in'),
         ("deployment.user_config", {"release": "${R}"}, 'user_config.release: found "${R}"; variables'),

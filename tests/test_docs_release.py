@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import made
 import pages
 from made import Published
 from nightrank import errors
@@ -22,8 +23,8 @@ from nightrank.batch.nightly import summary
 from nightrank.data.ids import bucket_of, hash_id
 from nightrank.errors import NightrankError
 from nightrank.quality.gates import QualityDecision, StructureDecision
-from nightrank.release.files import FileRecord
 from nightrank.release.manifest import Manifest
+from nightrank.release.records import FileRecord
 from pages import NIGHT, RELEASE, ROOT, SWEEP, Row, blocks, column, rows_of, section
 
 published = pages.published
@@ -48,7 +49,7 @@ def test_the_columns_of_the_leaderboard_are_documented() -> None:
 
 def test_the_folder_of_a_run_is_documented(published: Published) -> None:
     """Whatever a run leaves at its top is explained."""
-    found = {path.name for path in published.run.path("run.json").parent.iterdir()}
+    found = {path.name for path in made.place(published.run.store, published.run.name("x")).parent.iterdir()}
     said = {name.rstrip("/") for name in column(NIGHT, "name", "what it is")}
     assert {"run.json", "model", "buckets", "stages"} <= found <= said
 

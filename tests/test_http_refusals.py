@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 import asked
+import made
 from asked import SIMILAR_K, Client, K, Service, check_documented, item_path, kind_of, user_path
 from nightrank.release.manifest import CURRENT
 from nightrank.service.answers import RequestError, parse_id
@@ -123,7 +124,7 @@ def assert_discreet(service: Service, answer: httpx.Response) -> None:
 
 def break_current(service: Service) -> None:
     service.published.store.delete(CURRENT)
-    service.published.store.path(CURRENT).mkdir()
+    made.place(service.published.store, CURRENT).mkdir()
 
 
 def garble_current(service: Service) -> None:

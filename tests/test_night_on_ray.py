@@ -267,10 +267,19 @@ def test_the_service_answers_from_the_release_in_service(
             assert held(url, second["release"])
             activate(open_store(str(night.store)), first["release"])
             assert held(url, first["release"])
-            assert check(load_cluster(REPO / "cluster.yaml"))[0].startswith("ok")
+            assert_all_is_checked(night)
             assert_others_are_left_alone(night, url)
         finally:
             withdraw(served, dashboard_url=night.cluster.dashboard_url)
+
+
+def assert_all_is_checked(night: Night) -> None:
+    """`cluster check` is content with the cluster, and leaves nothing in the store."""
+    before = sorted(path.name for path in night.store.iterdir())
+    lines = check(load_cluster(REPO / "cluster.yaml"), open_store(str(night.store)))
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "ingress"]
+    assert f"store {night.store}" in lines[1]
+    assert sorted(path.name for path in night.store.iterdir()) == before
 
 
 def assert_others_are_left_alone(night: Night, url: str) -> None:

@@ -11,16 +11,16 @@ import pytest
 
 from nightrank.batch.plots import NAMES, write_plots
 from nightrank.batch.timeline import curves
+from nightrank.release.store import LocalStore
 from swept import METRIC, record, sweep
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def drawn(folder: Path, records: list[dict[str, object]]) -> list[bytes]:
-    paths = write_plots(records, folder, metric=METRIC)
-    assert [path.name for path in paths] == list(NAMES)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(NAMES)
-    return [path.read_bytes() for path in paths]
+    write_plots(records, store=LocalStore(folder), key="plots", metric=METRIC)
+    assert sorted(path.name for path in (folder / "plots").iterdir()) == sorted(NAMES)
+    return [(folder / "plots" / name).read_bytes() for name in NAMES]
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:

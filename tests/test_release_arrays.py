@@ -129,6 +129,6 @@ def test_seen_offsets_that_do_not_fit_are_refused(copy: Published, offsets: np.n
 def test_a_model_folder_without_its_card_holds_no_model(tmp_path: Path) -> None:
     """model.json is written last: a fit that was killed left no model, and the cure is named."""
     run = made.trained_run(made.make_job(tmp_path))
-    assert open_model(run.path("model")).card.n_users == made.N_USERS
-    (run.path("model") / "model.json").unlink()
-    assert "run the train stage first" in refusal(lambda: open_model(run.path("model")))
+    assert open_model(run.store, run.name("model")).card.n_users == made.N_USERS
+    made.place(run.store, run.name("model/model.json")).unlink()
+    assert "run the train stage first" in refusal(lambda: open_model(run.store, run.name("model")))

@@ -105,7 +105,7 @@ def test_publish_killed_before_current_moved_is_finished_by_a_rerun(copy: Publis
     publish(run)
     run.store.put(CURRENT, f"{copy.release.id}\n".encode())
     run.store.delete(run.name("stages/publish.json"))
-    folder = run.store.path(release_key(run.record.release))
+    folder = made.place(run.store, release_key(run.record.release))
     before = content(folder)
     publish(run)
     assert content(folder) == before
@@ -115,7 +115,7 @@ def test_publish_killed_before_current_moved_is_finished_by_a_rerun(copy: Publis
 def test_leftovers_of_a_killed_writer_are_not_published(tmp_path: Path) -> None:
     """Temporary files in a release folder that nobody can see yet are gone from the release."""
     run = made.scored_run(tmp_path)
-    folder = run.store.path(release_key(run.record.release))
+    folder = made.place(run.store, release_key(run.record.release))
     (folder / "recommendations" / ".part-00000-of-00004.parquet.abc.parquet").write_bytes(b"half")
     (folder / "arrays" / "old.npy").write_bytes(b"old")
     publish(run)
@@ -126,7 +126,7 @@ def test_leftovers_of_a_killed_writer_are_not_published(tmp_path: Path) -> None:
 def test_a_file_damaged_between_score_and_publish_is_not_published(tmp_path: Path, name: str) -> None:
     """Checksums are taken when a file is written and compared before the manifest exists."""
     run = made.scored_run(tmp_path)
-    folder = run.store.path(release_key(run.record.release))
+    folder = made.place(run.store, release_key(run.record.release))
     path = sorted((folder / name).glob("*.parquet"))[0]
     flip(path, -100)
     assert path.name in refusal(lambda: publish(run))
@@ -202,7 +202,13 @@ def test_coverage_counts_distinct_recommended_items(copy: Published, tmp_path: P
     run = gate({"min_coverage": 0.0}, tmp_path / "second", copy)
     publish(run)
     opened = open_release(copy.store)
-    distinct = len(set(pq.read_table(opened.folder / "recommendations")["item_id"].to_pylist()))
+    distinct = len(
+        set(
+            pq.read_table(made.place(copy.store, release_key(opened.id, "recommendations")))[
+                "item_id"
+            ].to_pylist()
+        )
+    )
     assert opened.manifest.gates["structure"]["coverage"] == distinct / made.N_ITEMS
 
 

@@ -66,7 +66,7 @@ def recommendations(store: Path) -> dict[str, bytes]:
     opened = open_store(str(store))
     release = open_release(opened)
     verify(opened, release.id)
-    folder = release.folder / "recommendations"
+    folder = store / "releases" / release.id / "recommendations"
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -97,7 +97,7 @@ def test_kills_leave_the_same_bytes(
     assert recommendations(store) == undisturbed, kills
     users, rows, repeated = duckdb.sql(
         "SELECT count(DISTINCT user_id), count(*), count(*) - count(DISTINCT (user_id, rank)) "
-        f"FROM '{open_release(open_store(str(store))).folder}/recommendations/*.parquet'"
+        f"FROM '{store}/releases/{open_release(open_store(str(store))).id}/recommendations/*.parquet'"
     ).fetchall()[0]
     assert (repeated, rows) == (0, 100 * users), kills
 

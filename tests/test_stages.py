@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from made import make_events, make_items, make_job, published_release, scored_run, trained_run
+from made import make_events, make_items, make_job, place, published_release, scored_run, trained_run
 from nightrank.batch.inputs import find_inputs, load_interactions, load_items
 from nightrank.batch.nightly import check_order, is_done, open_run, run_stages
 from nightrank.batch.score import missing_units, record_name, unit_files
 from nightrank.config.cluster import load_cluster
 from nightrank.errors import DataError, ReleaseError, StoreConflict
+from nightrank.release.lease import leased
 from nightrank.release.manifest import CURRENT, current, release_key
 from nightrank.release.publish import activate
 
@@ -38,12 +39,12 @@ def test_units_that_are_damaged_before_publishing_are_scored_again(tmp_path: Pat
     assert missing_units(run) == []
     everything = missing_units(trained_run(make_job(tmp_path / "other")))
     for unit, name in zip(everything, (0, 1, 2), strict=False):
-        path = run.store.path(release_key(run.record.release, unit_files(unit)[name]))
+        path = place(run.store, release_key(run.record.release, unit_files(unit)[name]))
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
     assert missing_units(run) == everything[:3]
-    run.path(record_name(everything[3])).unlink()
+    place(run.store, run.name(record_name(everything[3]))).unlink()
     assert missing_units(run) == everything[:4]
 
 
@@ -61,7 +62,7 @@ def test_one_process_works_on_a_run_at_a_time(tmp_path: Path) -> None:
     run = open_run(make_job(tmp_path))
     actors = load_cluster(ROOT / "cluster.yaml")
     with (
-        run.store.holding(run.name("lock")),
+        leased(run.store, run.name("lease")),
         pytest.raises(StoreConflict, match="held by another process"),
     ):
         run_stages(run, actors, stages=("train",))
@@ -88,10 +89,10 @@ def test_a_stage_whose_outcome_is_gone_is_not_done(tmp_path: Path) -> None:
     run = published_release(tmp_path).run
     assert is_done(run, "train")
     assert is_done(run, "publish")
-    shutil.rmtree(run.store.path(release_key(run.record.release)))
+    shutil.rmtree(place(run.store, release_key(run.record.release)))
     assert not is_done(run, "publish")
     assert not is_done(run, "score")
-    vectors = run.path("model/user_vectors.npy")
+    vectors = place(run.store, run.name("model/user_vectors.npy"))
     vectors.write_bytes(vectors.read_bytes()[:-4])
     assert not is_done(run, "train")
 
@@ -99,7 +100,7 @@ def test_a_stage_whose_outcome_is_gone_is_not_done(tmp_path: Path) -> None:
 def test_lists_of_another_model_are_scored_again(tmp_path: Path) -> None:
     """A record of lists that another fit gave does not count, although its files are intact."""
     run = scored_run(tmp_path)
-    card = run.path("model/model.json")
+    card = place(run.store, run.name("model/model.json"))
     card.write_text(card.read_text().replace('"seed":0', '"seed":1').replace('"seed": 0', '"seed": 1'))
     assert missing_units(run) == []  # the arrays, not the seed, are the model
     record = run.get_json("buckets/recommendations-00000-of-00004.json")

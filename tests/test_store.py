@@ -1,4 +1,4 @@
-"""The store: one-step writes, conditional puts between processes, and keys that cannot leave their folder."""
+"""The store, local and on S3: one-step writes, conditional puts between processes, keys that cannot leave it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from nightrank.errors import ReleaseError, SettingsError, StoreConflict
-from nightrank.release.store import LocalStore, open_store, replacing
+from nightrank.release.store import LocalStore, Store, open_store, replacing
+from remote import Bucket
 
 ROUNDS, WRITERS = 15, 4
 TRICKS = ("../x", "a/../../x", "a/..", "/etc/passwd", "//x", "a\\..\\x", "a\0b", "", ".")
@@ -26,12 +27,18 @@ def store(tmp_path: Path) -> LocalStore:
     return opened
 
 
-def content(store: LocalStore, key: str) -> bytes | None:
+@pytest.fixture(params=["local", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, bucket: Bucket) -> Store:
+    """Either kind: what a store promises, both keep."""
+    return open_store(str(tmp_path / "store") if request.param == "local" else bucket.url())
+
+
+def content(store: Store, key: str) -> bytes | None:
     found = store.read(key)
     return None if found is None else found.data
 
 
-def tag(store: LocalStore, key: str) -> str | None:
+def tag(store: Store, key: str) -> str | None:
     found = store.read(key)
     return None if found is None else found.tag
 
@@ -40,55 +47,55 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_put_then_read_gives_the_bytes_back(store: LocalStore) -> None:
+def test_put_then_read_gives_the_bytes_back(any_store: Store) -> None:
     """What is put is what is read, also where something was there before, and nothing else is left behind."""
-    assert store.read("a/b.json") is None
-    store.put("a/b.json", b"one")
-    store.put("a/b.json", b"\0two")
-    assert content(store, "a/b.json") == b"\0two"
-    assert files_below(store.root) == ["a/b.json"]
+    assert any_store.read("a/b.json") is None
+    any_store.put("a/b.json", b"one")
+    any_store.put("a/b.json", b"\0two")
+    assert content(any_store, "a/b.json") == b"\0two"
+    assert any_store.names("a") == ["b.json"]
 
 
-def test_the_tag_follows_the_content(store: LocalStore) -> None:
+def test_the_tag_follows_the_content(any_store: Store) -> None:
     """A tag changes when the content does and only then, or a conditional put would compare nothing."""
     tags = []
     for data in (b"one", b"two", b"one"):
-        store.put("x", data)
-        tags.append(tag(store, "x"))
+        any_store.put("x", data)
+        tags.append(tag(any_store, "x"))
     assert tags[0] == tags[2] != tags[1]
 
 
-def test_put_if_match_none_means_must_not_exist(store: LocalStore) -> None:
+def test_put_if_match_none_means_must_not_exist(any_store: Store) -> None:
     """Creating wins once: a second creation is a conflict that changes nothing."""
-    store.put_if_match("CURRENT", b"first", None)
+    any_store.put_if_match("CURRENT", b"first", None)
     with pytest.raises(StoreConflict, match=r"CURRENT .* was changed by somebody else"):
-        store.put_if_match("CURRENT", b"second", None)
-    assert content(store, "CURRENT") == b"first"
+        any_store.put_if_match("CURRENT", b"second", None)
+    assert content(any_store, "CURRENT") == b"first"
 
 
 @pytest.mark.parametrize("removed", [False, True])
-def test_put_if_match_with_an_old_tag_is_a_conflict(store: LocalStore, removed: bool) -> None:
+def test_put_if_match_with_an_old_tag_is_a_conflict(any_store: Store, removed: bool) -> None:
     """A writer who read before somebody changed or deleted the object must not overwrite what is there."""
-    store.put("CURRENT", b"first")
-    before = tag(store, "CURRENT")
+    any_store.put("CURRENT", b"first")
+    before = tag(any_store, "CURRENT")
     if removed:
-        store.delete("CURRENT")
+        any_store.delete("CURRENT")
     else:
-        store.put("CURRENT", b"second")
+        any_store.put("CURRENT", b"second")
     with pytest.raises(StoreConflict):
-        store.put_if_match("CURRENT", b"third", before)
-    assert content(store, "CURRENT") == (None if removed else b"second")
+        any_store.put_if_match("CURRENT", b"third", before)
+    assert content(any_store, "CURRENT") == (None if removed else b"second")
 
 
-def test_put_if_match_with_the_tag_read_before_writes(store: LocalStore) -> None:
+def test_put_if_match_with_the_tag_read_before_writes(any_store: Store) -> None:
     """The undisturbed case goes through, or the pointer could never move."""
-    store.put("CURRENT", b"first")
-    store.put_if_match("CURRENT", b"second", tag(store, "CURRENT"))
-    assert content(store, "CURRENT") == b"second"
+    any_store.put("CURRENT", b"first")
+    any_store.put_if_match("CURRENT", b"second", tag(any_store, "CURRENT"))
+    assert content(any_store, "CURRENT") == b"second"
 
 
 def _race(root: str, barrier: Barrier, name: int, results: Any) -> None:
-    store, won = LocalStore(Path(root)), []
+    store, won = open_store(root), []
     for turn in range(ROUNDS):
         barrier.wait(60)
         before = tag(store, "pointer")
@@ -101,12 +108,12 @@ def _race(root: str, barrier: Barrier, name: int, results: Any) -> None:
     results.put(won)
 
 
-def test_racing_processes_have_exactly_one_winner_each_round(store: LocalStore) -> None:
+def test_racing_processes_have_exactly_one_winner_each_round(any_store: Store) -> None:
     """Of several processes that hold the same tag one moves the pointer and the others are told so."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(WRITERS), context.Queue()
     racers = [
-        context.Process(target=_race, args=(str(store.root), barrier, name, results), daemon=True)
+        context.Process(target=_race, args=(any_store.url, barrier, name, results), daemon=True)
         for name in range(WRITERS)
     ]
     for racer in racers:
@@ -136,64 +143,39 @@ def test_a_killed_writer_leaves_no_lock(store: LocalStore) -> None:
     assert content(store, "CURRENT") == b"alive"
 
 
-def _hold(root: str, ready: Any) -> None:
-    with LocalStore(Path(root)).holding("runs/a/lock"):
-        ready.set()
-        signal.pause()
-
-
-def test_a_held_name_is_held_once_until_its_holder_ends(store: LocalStore) -> None:
-    """Two processes never do the same work: the second is told, also of a killed first one's end."""
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    holder = context.Process(target=_hold, args=(str(store.root), ready), daemon=True)
-    holder.start()
-    assert ready.wait(60)
-    with pytest.raises(StoreConflict, match="held by another process"), store.holding("runs/a/lock"):
-        pass
-    with store.holding("runs/b/lock"):
-        pass  # another name is free
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join(60)
-    for _ in range(2):
-        with store.holding("runs/a/lock"):
-            pass
-
-
-def test_a_reader_never_sees_half_a_write(store: LocalStore) -> None:
+def test_a_reader_never_sees_half_a_write(any_store: Store) -> None:
     """Objects change in one step: a reader beside a busy writer sees one whole value or the other."""
     values = [letter * 300_000 for letter in (b"a", b"b")]
-    store.put("big", values[0])
+    any_store.put("big", values[0])
     stop = threading.Event()
 
     def write() -> None:
         turn = 0
         while not stop.is_set():
             turn += 1
-            store.put("big", values[turn % 2])
+            any_store.put("big", values[turn % 2])
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = [content(store, "big") for _ in range(200)]
+        seen = [content(any_store, "big") for _ in range(200)]
     finally:
         stop.set()
         writer.join()
     assert all(data in values for data in seen)
-    assert files_below(store.root) == ["big"]
 
 
-def test_delete_and_children(store: LocalStore) -> None:
+def test_delete_and_children(any_store: Store) -> None:
     """Deleting is idempotent, and children are the sorted names directly below a key."""
     for key in ("runs/b/x", "runs/a/y", "runs/LATEST", "runs2/z"):
-        store.put(key, b"")
-    assert store.children("runs") == ["LATEST", "a", "b"]
-    assert store.children("runs/a") == ["y"]
-    assert store.children("nowhere") == store.children("runs/LATEST") == []
-    store.delete("runs/a/y")
-    store.delete("runs/a/y")
-    assert store.read("runs/a/y") is None
-    assert store.read("runs/LATEST/below-a-file") is None
+        any_store.put(key, b"")
+    assert any_store.children("runs") == ["LATEST", "a", "b"]
+    assert any_store.children("runs/a") == ["y"]
+    assert any_store.children("nowhere") == any_store.children("runs/LATEST") == []
+    any_store.delete("runs/a/y")
+    any_store.delete("runs/a/y")
+    assert any_store.read("runs/a/y") is None
+    assert any_store.read("runs/LATEST/below-a-file") is None
 
 
 def test_what_cannot_be_read_is_a_named_error(store: LocalStore) -> None:
@@ -225,6 +207,11 @@ def test_keys_that_leave_the_folder_are_refused(store: LocalStore, key: str) -> 
     outside.write_bytes(b"untouched")
     calls = (
         store.path,
+        store.delete_folder,
+        store.names,
+        store.record,
+        lambda key: store.copy("a", key),
+        lambda key: store.sizes([key]),
         store.read,
         store.delete,
         store.children,
@@ -237,11 +224,11 @@ def test_keys_that_leave_the_folder_are_refused(store: LocalStore, key: str) -> 
     assert outside.read_bytes() == b"untouched"
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs", "http", "https", "hdfs", "file"])
+@pytest.mark.parametrize("scheme", ["gs", "http", "https", "hdfs", "file"])
 def test_other_schemes_are_refused_by_name(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that this version cannot keep is refused by its scheme, never taken for a local folder."""
+    """A store that nightrank cannot keep is refused by its scheme, never taken for a local folder."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=f"scheme '{scheme}' is not supported") as refused:
         open_store(f"{scheme}://bucket/prefix")
@@ -252,4 +239,4 @@ def test_other_schemes_are_refused_by_name(
 def test_a_home_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`~` in a store means the home folder, not a folder of that name."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert open_store("~/store").path("CURRENT") == tmp_path / "store" / "CURRENT"
+    assert open_store("~/store").url == str(tmp_path / "store")

@@ -34,6 +34,8 @@ from nightrank.config import families
 from nightrank.config.families import FAMILIES
 from nightrank.config.job import JobConfig
 from nightrank.data.splits import Split
+from nightrank.errors import ReleaseError
+from nightrank.release.store import LocalStore
 
 RECIPE = {"factors": 4, "reg": 0.01, "alpha": 1.0, "epochs": 3}
 
@@ -237,8 +239,8 @@ def test_ties_have_a_fixed_order() -> None:
 def test_a_split_comes_back_as_it_was_saved(job: JobConfig, tmp_path: Path) -> None:
     """Every trial sees the same train matrix and truth as the process that made the split, bit by bit."""
     held_out = split_of(job)
-    save_splits(tmp_path / "split", {"sum": held_out})
-    found = open_split(tmp_path / "split", combine="sum")
+    save_splits(LocalStore(tmp_path), "split", splits={"sum": held_out})
+    found = open_split(LocalStore(tmp_path), "split", combine="sum")
     pairs = [
         (held_out.train.user_items, found.train.user_items),
         (held_out.train.item_users, found.train.item_users),
@@ -261,11 +263,14 @@ def test_a_split_comes_back_as_it_was_saved(job: JobConfig, tmp_path: Path) -> N
 
 def test_what_a_trial_writes_into_a_split_stays_with_it(job: JobConfig, tmp_path: Path) -> None:
     """The arrays are shared through the page cache: a trial may scale its own, nobody else sees it."""
-    save_splits(tmp_path / "split", {"sum": split_of(job)})
-    one, other = open_split(tmp_path / "split", combine="sum"), open_split(tmp_path / "split", combine="sum")
+    save_splits(LocalStore(tmp_path), "split", splits={"sum": split_of(job)})
+    one, other = (
+        open_split(LocalStore(tmp_path), "split", combine="sum"),
+        open_split(LocalStore(tmp_path), "split", combine="sum"),
+    )
     before = other.train.user_items.data.copy()
     one.train.user_items.data[:] = -1.0
-    for seen in (other, open_split(tmp_path / "split", combine="sum")):
+    for seen in (other, open_split(LocalStore(tmp_path), "split", combine="sum")):
         assert seen.train.user_items.data.tolist() == before.tolist()
 
 
@@ -281,9 +286,9 @@ def test_a_family_of_ratings_has_its_own_weights_and_the_same_truth(
     later = events.set_column(3, "timestamp", pc.add(events["timestamp"], 1))
     pq.write_table(pa.concat_tables([events, later.slice(0, 200)]), tmp_path / "events.parquet")
     splits = load_splits(job, find_inputs(job), families=["als", "ratings"], validation=True)
-    save_splits(tmp_path / "split", splits)
+    save_splits(LocalStore(tmp_path), "split", splits=splits)
     summed, last, baseline = (
-        open_split(tmp_path / "split", combine=job.combines([family])[0])
+        open_split(LocalStore(tmp_path), "split", combine=job.combines([family])[0])
         for family in ("als", "ratings", BASELINE)
     )
     assert (summed.truth != last.truth).nnz == 0
@@ -302,7 +307,7 @@ def test_a_family_of_ratings_has_its_own_weights_and_the_same_truth(
 
 def test_a_split_that_was_cut_short_is_not_complete(job: JobConfig, tmp_path: Path) -> None:
     """`complete` is written last: without it the sweep prepares the split again, and nobody opens it."""
-    save_splits(tmp_path / "split", {"sum": split_of(job)})
+    save_splits(LocalStore(tmp_path), "split", splits={"sum": split_of(job)})
     (tmp_path / "split" / COMPLETE).unlink()
-    with pytest.raises(FileNotFoundError):
-        open_split(tmp_path / "split", combine="sum")
+    with pytest.raises(ReleaseError, match="no complete split"):
+        open_split(LocalStore(tmp_path), "split", combine="sum")

@@ -20,7 +20,7 @@ from nightrank.data.items import read_items
 from nightrank.data.pools import pool_of
 from nightrank.data.splits import Split, hold_out
 from nightrank.errors import DataError
-from nightrank.release.files import sha256_of
+from nightrank.release.records import sha256_of
 
 DATASET_ITEMS = {"item": "item_id", "title": "title", "categories": "genres", "separator": "|"}
 

@@ -16,6 +16,7 @@ from nightrank.batch.train import train
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
 from nightrank.errors import DataError
+from nightrank.release.lease import Lease, leased
 from nightrank.release.model_files import saved_model_hash
 from nightrank.release.publish import published
 from nightrank.release.store import open_store
@@ -53,8 +54,8 @@ def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str], force: bo
         "publish": lambda: publish(run),
     }
     skipped: list[str] = []
-    with run.store.holding(run.name("lock")):
-        _run(run, work, stages=stages, skipped=skipped)
+    with leased(run.store, run.name("lease")) as lease:
+        _run(run, work, stages=stages, skipped=skipped, lease=lease)
     return summary(run, skipped=skipped)
 
 
@@ -68,9 +69,15 @@ def check_order(run: Run, stages: Sequence[str]) -> None:
 
 
 def _run(
-    run: Run, work: Mapping[str, Callable[[], Any]], *, stages: Sequence[str], skipped: list[str]
+    run: Run,
+    work: Mapping[str, Callable[[], Any]],
+    *,
+    stages: Sequence[str],
+    skipped: list[str],
+    lease: Lease,
 ) -> None:
     for stage in stages:
+        lease.check()
         if stage == "sweep" and run.job.train.model is not None:
             log.info("sweep: left out, the job names its model (%s)", run.job.train.model)
         elif is_done(run, stage):
@@ -92,7 +99,7 @@ def is_done(run: Run, stage: str) -> bool:
     if run.record.release in published(run.store):
         return True
     if stage == "train":
-        return bool(saved_model_hash(run.path("model")) == done["model"]["model_hash"])
+        return bool(saved_model_hash(run.store, run.name("model")) == done["model"]["model_hash"])
     return stage == "score" and not missing_units(run)
 
 

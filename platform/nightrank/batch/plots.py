@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -37,7 +36,7 @@ from nightrank.batch.plot_style import (
     time_label,
 )
 from nightrank.batch.timeline import Curve, curves
-from nightrank.release.store import replacing
+from nightrank.release.store import Store
 
 NAMES = ("metric_by_time.png", "metric_by_parameter.png", "best_against_popularity.png")
 
@@ -46,8 +45,8 @@ _FEW = 6  # so many distinct values are written at the axis as they are
 _DPI = 120
 
 
-def write_plots(records: Sequence[Record], folder: Path, *, metric: str) -> list[Path]:
-    """Draw the three plots into a local folder, each put in place in one step; where they are.
+def write_plots(records: Sequence[Record], *, store: Store, key: str, metric: str) -> None:
+    """Draw the three plots below a key of a store, each put in place in one step.
 
     metric: its name, such as ndcg@10. Records without a value or a history are left out of what cannot show them;
     a plot with nothing to show says so.
@@ -57,11 +56,9 @@ def write_plots(records: Sequence[Record], folder: Path, *, metric: str) -> list
         _metric_by_parameter(records, metric=metric),
         _best_against_popularity(records, metric=metric),
     )
-    paths = [folder / name for name in NAMES]
-    for figure, path in zip(drawn, paths, strict=True):
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
-    return paths
+    for figure, name in zip(drawn, NAMES, strict=True):
+        with store.writing(f"{key}/{name}") as path:
+            figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
 
 
 def _metric_by_time(records: Sequence[Record], *, metric: str) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,15 +18,15 @@ import nightrank
 from nightrank.batch.inputs import load_items
 from nightrank.batch.popular import popular_batch
 from nightrank.batch.run import Run
-from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unit_files
+from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unpacked
 from nightrank.data.ids import STRING, Ids
 from nightrank.errors import GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate
-from nightrank.release.files import FileRecord, open_array, record_of, save_array
+from nightrank.release.files import save_array
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.publish import move_current, published, write_release
-from nightrank.release.store import replacing
+from nightrank.release.records import FileRecord
 from nightrank.release.tables import items_schema, popular_schema, write_table
 
 log = logging.getLogger("nightrank.publish")
@@ -54,9 +54,10 @@ def publish(run: Run) -> dict[str, Any]:
 
 
 def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
-    model = open_model(run.path("model"))
+    model = open_model(run.store, run.name("model"))
     units = list(all_units(model))
     files: dict[str, FileRecord] = {}
+    recommended = np.zeros(model.card.n_items, dtype=bool)
     for unit in units:
         record = run.get_json(record_name(unit))
         if record is None or record["model_hash"] != model.card.model_hash:
@@ -64,7 +65,17 @@ def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
                 f"run {run.key} has no {record_name(unit)} of its model; run the score stage again"
             )
         files |= {name: FileRecord(**value) for name, value in record["files"].items()}
-    decision = _structure(run, model, units, scored)
+        if unit["table"] == RECOMMENDATIONS:
+            recommended |= unpacked(record["recommended"], n_items=model.card.n_items)
+    decision = structure_gate(
+        users=scored["users"],
+        expected_users=model.card.n_users,
+        rows=scored["rows"],
+        empty_users=scored["empty_users"],
+        distinct_items=int(recommended.sum()),
+        n_items=model.card.n_items,
+        min_coverage=run.job.gate.min_coverage,
+    ).as_dict()
     if not decision["passed"]:
         raise GateRefused(
             f"the structure gate refused release {run.record.release}: {'; '.join(decision['problems'])}. "
@@ -101,75 +112,47 @@ def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
     )
 
 
-def _structure(
-    run: Run, model: ModelFiles, units: list[dict[str, Any]], scored: dict[str, Any]
-) -> dict[str, Any]:
-    recommended = np.zeros(model.card.n_items, dtype=bool)
-    for unit in units:
-        if unit["table"] == RECOMMENDATIONS:
-            path = run.store.path(release_key(run.record.release, unit_files(unit)[1]))
-            rows = np.unique(open_array(path, dtype="int32", shape=(None, None)))
-            recommended[rows[rows >= 0]] = True
-    return structure_gate(
-        users=scored["users"],
-        expected_users=model.card.n_users,
-        rows=scored["rows"],
-        empty_users=scored["empty_users"],
-        distinct_items=int(recommended.sum()),
-        n_items=model.card.n_items,
-        min_coverage=run.job.gate.min_coverage,
-    ).as_dict()
-
-
 def _drop_strangers(run: Run, known: set[str]) -> None:
     """Remove what a killed writer left in a release folder that nobody can see yet."""
-    folder = run.store.path(release_key(run.record.release))
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in known:
-            path.unlink()
+    folder = release_key(run.record.release)
+    for name in run.store.names(folder):
+        if name not in known:
+            run.store.delete(f"{folder}/{name}")
 
 
 def _copy_model(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
-    records = {}
+    """The arrays as train recorded them; whether they still are is found when the release is verified."""
     for name in [*model.card.files, "model.json"]:
-        target = run.store.path(release_key(run.record.release, f"arrays/{name}"))
-        with replacing(target) as temporary:
-            shutil.copyfile(model.folder / name, temporary)
-        records[f"arrays/{name}"] = record_of(target)
-        if records[f"arrays/{name}"] != model.card.files.get(name, records[f"arrays/{name}"]):
-            raise ReleaseError(
-                f"{name} of run {run.key} is no longer what the train stage saved; delete "
-                f"{run.path('model')} and run the night again"
-            )
-    return records
+        run.store.copy(run.name(f"model/{name}"), release_key(run.record.release, f"arrays/{name}"))
+    card = run.store.record(release_key(run.record.release, "arrays/model.json"))
+    return {"arrays/model.json": card} | {f"arrays/{name}": one for name, one in model.card.files.items()}
 
 
 def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
     """popular.parquet always; items.parquet and the titles of the service where the job has an item table."""
-    folder = run.store.path(release_key(run.record.release))
     metadata = {"nightrank.run_key": run.key, "nightrank.model_hash": model.card.model_hash}
+
+    def write(name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> FileRecord:
+        key = release_key(run.record.release, name)
+        return write_table(run.store, key, batches, schema=schema, metadata=metadata)
+
     items = load_items(run.job, run.inputs, item_ids=model.item_ids)
     schema = popular_schema(model.card.item_id_type)
     batch = popular_batch(model, items, k=run.job.score.k, schema=schema)
-    records = {
-        "popular.parquet": write_table(folder / "popular.parquet", [batch], schema=schema, metadata=metadata)
-    }
+    records = {"popular.parquet": write("popular.parquet", [batch], schema)}
     if items is None:
         return records
     names = ["item_id", *(name for name in ("title", "categories") if name in items.column_names)]
     table = items.rename_columns({"item": "item_id"}).select(names).sort_by("item_id").combine_chunks()
     schema = items_schema(model.card.item_id_type, table.schema)
-    records["items.parquet"] = write_table(
-        folder / "items.parquet", table.cast(schema).to_batches(), schema=schema, metadata=metadata
-    )
+    records["items.parquet"] = write("items.parquet", table.cast(schema).to_batches(), schema)
     if "title" in names:
         rows = model.item_ids.rows_of(items["item"])
         titles = np.full(model.card.n_items, "", dtype=object)
         titles[rows[rows >= 0]] = items["title"].fill_null("").to_numpy()[rows >= 0]
         for stem, array in Ids(pa.array(titles, STRING)).arrays("titles").items():
             name = f"arrays/{stem}.npy"
-            save_array(folder / name, array)
-            records[name] = record_of(folder / name)
+            records[name] = save_array(run.store, release_key(run.record.release, name), array)
     return records
 
 

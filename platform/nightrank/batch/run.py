@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -75,10 +74,6 @@ class Run:
     def name(self, name: str) -> str:
         """The store key of something in the run's folder."""
         return f"runs/{self.key}/{name}"
-
-    def path(self, name: str) -> Path:
-        """Where something in the run's folder lies."""
-        return self.store.path(self.name(name))
 
     def put_json(self, name: str, value: Any) -> None:
         """Write a small record in one step."""

@@ -7,25 +7,27 @@ intact. The driver sees records only, never rows.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext
 
 from nightrank.batch.run import Run
 from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
-from nightrank.errors import ClusterError, NightrankError
+from nightrank.errors import ClusterError, NightrankError, ReleaseError
 from nightrank.ranking import TopK
 from nightrank.ranking.ranker import Ranker, chunks
 from nightrank.ranking.similar import SimilarItems
-from nightrank.release.files import part_name, record_of, save_array, sha256_of
+from nightrank.release.files import part_name, save_array
 from nightrank.release.manifest import release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.reader import item_parts, list_array_names
@@ -43,9 +45,7 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
     """Write every unit that is not there yet into the run's release folder; return counts."""
     run.finished("train")
     with run.recording("score") as outcome:
-        model = open_model(run.path("model"))
-        model.check()
-        units = list(all_units(model))
+        units = list(all_units(open_model(run.store, run.name("model"))))
         missing = missing_units(run)
         if len(missing) < len(units):
             log.info("%d of %d parts are there already", len(units) - len(missing), len(units))
@@ -59,7 +59,7 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
 
 def missing_units(run: Run) -> list[Unit]:
     """The units without a record, or whose files are not what their record says; reads them all."""
-    model = open_model(run.path("model"))
+    model = open_model(run.store, run.name("model"))
     return [unit for unit in all_units(model) if not _intact(run, unit, model_hash=model.card.model_hash)]
 
 
@@ -91,15 +91,34 @@ def unit_files(unit: Unit) -> tuple[str, str, str]:
     )
 
 
+def packed(lists: Sequence[NDArray[np.int32]], *, n_items: int) -> str:
+    """Which items stand in any of the lists (absent rows are -1): one bit an item, base64."""
+    found = np.zeros(n_items, dtype=bool)
+    for rows in lists:
+        found[rows[rows >= 0]] = True
+    return base64.b64encode(np.packbits(found).tobytes()).decode()
+
+
+def unpacked(text: str, *, n_items: int) -> NDArray[np.bool_]:
+    """What `packed` says, bool (n_items,)."""
+    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(bits, count=n_items).astype(bool)
+
+
 def _intact(run: Run, unit: Unit, *, model_hash: str) -> bool:
     record = run.get_json(record_name(unit))
     if record is None or record["model_hash"] != model_hash:
         return False
-    paths = {name: run.store.path(release_key(run.record.release, name)) for name in record["files"]}
-    return all(
-        paths[name].is_file() and sha256_of(paths[name]) == expected["sha256"]
-        for name, expected in record["files"].items()
-    )
+    keys = {name: release_key(run.record.release, name) for name in record["files"]}
+    if run.store.sizes(list(keys.values())) != [one["bytes"] for one in record["files"].values()]:
+        return False
+    try:
+        return all(
+            run.store.record(keys[name]).model_dump() == expected
+            for name, expected in record["files"].items()
+        )
+    except ReleaseError:
+        return False
 
 
 def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
@@ -165,8 +184,8 @@ class ScoreUnits:
         n_threads: int,
     ) -> None:
         self.store, self.run, self.release = open_store(store), run, release
-        self.model = open_model(self.store.path(f"{run}model"))
-        self.settings, self.n_threads = settings, n_threads
+        self.model = open_model(self.store, f"{run}model")
+        self.settings, self.n_threads, self.checked = settings, n_threads, False
         card = self.model.card
         self.metadata = {
             "nightrank.run_key": run_key,
@@ -184,6 +203,9 @@ class ScoreUnits:
         lists = [unit["stop"] - unit["start"] for unit in units]
         users, problem = [0] * len(units), ""
         try:
+            if not self.checked:
+                self.model.check()
+                self.checked = True
             users = [self.write(unit) for unit in units]
         except (NightrankError, OSError) as error:  # as data: Ray would bury it in its own stack
             problem = str(error)
@@ -203,8 +225,7 @@ class ScoreUnits:
             (items, unit_files(unit)[1], [topk.item_rows for _, topk in lists]),
             (scores, unit_files(unit)[2], [topk.scores for _, topk in lists]),
         ):
-            save_array(self.store.path(key), np.concatenate(arrays))
-            files[name] = record_of(self.store.path(key)).model_dump()
+            files[name] = save_array(self.store, key, np.concatenate(arrays)).model_dump()
         counts = np.concatenate([topk.counts for _, topk in lists])
         users = int(unit["stop"] - unit["start"]) if unit["table"] == RECOMMENDATIONS else 0
         record = {
@@ -213,6 +234,7 @@ class ScoreUnits:
             "users": users,
             "rows": int(counts.sum()),
             "empty_users": self._unduly_empty(unit, counts),
+            "recommended": packed([topk.item_rows for _, topk in lists], n_items=self.model.card.n_items),
         }
         self.store.put(
             f"{self.run}{record_name(unit)}", json.dumps(record, indent=1, sort_keys=True).encode()
@@ -237,7 +259,7 @@ class ScoreUnits:
             )
             for start, topk in lists
         )
-        return write_table(self.store.path(key), batches, schema=schema, metadata=self.metadata).model_dump()
+        return write_table(self.store, key, batches, schema=schema, metadata=self.metadata).model_dump()
 
     def _lists(self, unit: Unit) -> Iterator[tuple[int, TopK]]:
         rows = slice(unit["start"], unit["stop"])

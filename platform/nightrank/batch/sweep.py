@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,8 @@ def sweep(run: Run, actors: ActorTable) -> dict[str, Any]:
     """
     found = tracker_of(run)
     with run.recording("sweep") as outcome:
-        if not run.path(f"{SPLIT}/{COMPLETE}").is_file():
-            run_task(_prepare, run.job, run.inputs, str(run.path(SPLIT)), spec=actors.trainer)
+        if run.store.read(run.name(f"{SPLIT}/{COMPLETE}")) is None:
+            run_task(_prepare, run.job, run.inputs, run.store.url, run.name(SPLIT), spec=actors.trainer)
         _forgive(run)
         states = {record["trial"]: record["state"] for record in records_of(run)}
         for origin, spec in _first(run):
@@ -81,9 +81,10 @@ def _first(run: Run) -> list[tuple[str, Spec]]:
     return found
 
 
-def _prepare(job: JobConfig, inputs: Inputs, folder: str) -> None:
+def _prepare(job: JobConfig, inputs: Inputs, store: str, key: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
-    save_splits(Path(folder), load_splits(job, inputs, families=job.families, validation=True))
+    splits = load_splits(job, inputs, families=job.families, validation=True)
+    save_splits(open_store(store), key, splits=splits)
 
 
 def _measure_alone(run: Run, record: Record, *, spec: ActorSpec) -> None:
@@ -127,23 +128,28 @@ def _tune(
     resources = {"cpu": spec.num_cpus, "gpu": spec.num_gpus, "memory": spec.memory}
     ended = [record["trial"] for record in records if record["state"] in ENDED]
     progress = _Progress(run, done=ended, tracker=tracker)
-    Tuner(
-        tune.with_resources(trainable, resources),
-        tune_config=TuneConfig(
-            search_alg=searcher(run.job.sweep.models, records, seed=run.job.seed),
-            scheduler=scheduler(run.job.sweep.models, records),
-            num_samples=missing,
-            max_concurrent_trials=spec.max_count,
-            reuse_actors=True,  # starting a process takes longer than most fits
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str(run.path("sweep")),
-            verbose=0,
-            failure_config=FailureConfig(max_failures=2),  # of the process; a fit that fails is an outcome
-            callbacks=[progress],
-        ),
-    ).fit()
+    with tempfile.TemporaryDirectory(
+        prefix="nightrank-"
+    ) as scratch:  # Tune's own files; records are what counts
+        Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=TuneConfig(
+                search_alg=searcher(run.job.sweep.models, records, seed=run.job.seed),
+                scheduler=scheduler(run.job.sweep.models, records),
+                num_samples=missing,
+                max_concurrent_trials=spec.max_count,
+                reuse_actors=True,  # starting a process takes longer than most fits
+            ),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=FailureConfig(
+                    max_failures=2
+                ),  # of the process; a fit that fails is an outcome
+                callbacks=[progress],
+            ),
+        ).fit()
 
 
 def _trial(config: dict[str, Any], *, store: str, run: str, job: JobConfig, n_threads: int) -> None:

@@ -22,9 +22,10 @@ from nightrank.batch.trials import BASELINE, Record, judged, metric_of, spec_of
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
+from nightrank.config.locations import nightrank_home
 from nightrank.errors import DataError
 from nightrank.quality.intervals import UserSums, estimates
-from nightrank.release.store import replacing
+from nightrank.release.store import LocalStore, Store
 
 board = logging.getLogger("nightrank.leaderboard")  # a name of its own: `make demo` prints it elsewhere
 TRACKED = "sweep/tracked.json"
@@ -36,8 +37,8 @@ def conclude(run: Run, actors: ActorTable) -> dict[str, Any]:
     Raises DataError where every trial failed.
     """
     records, metric = judged_records(run), metric_of(run.job)
-    with replacing(run.path("leaderboard.parquet")) as temporary:
-        pq.write_table(leaderboard(records, metric=metric), temporary)
+    with run.store.writing(run.name("leaderboard.parquet")) as path:
+        pq.write_table(leaderboard(records, metric=metric), path)
     _plot(run, records, metric=metric)
     winner = next((record for record in records if record["chosen"]), None)
     if winner is None:
@@ -60,8 +61,13 @@ def tracker_of(run: Run) -> Tracker | None:
     events = run.job.events
     experiment = f"nightrank/{events.dataset or 'events'}"
     return open_tracker(
-        Path(run.store.url), run_key=run.key, experiment=experiment, metric=metric_of(run.job)
+        _database_folder(run.store), run_key=run.key, experiment=experiment, metric=metric_of(run.job)
     )
+
+
+def _database_folder(store: Store) -> Path:
+    """The store itself; a database cannot lie in an object store, so beside it then."""
+    return store.root if isinstance(store, LocalStore) else nightrank_home()
 
 
 def catch_up(run: Run) -> None:
@@ -96,7 +102,7 @@ def judged_records(run: Run) -> list[Record]:
 def _plot(run: Run, records: Sequence[Record], *, metric: str) -> None:
     from nightrank.batch.plots import write_plots  # matplotlib: for the driver alone, trials do without
 
-    write_plots(records, run.path("plots"), metric=metric)
+    write_plots(records, store=run.store, key=run.name("plots"), metric=metric)
 
 
 def _on_test(job: JobConfig, inputs: Inputs, winner: Record, n_threads: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ and ranked against the same truth, user by user.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from nightrank.batch.inputs import Inputs, load_interactions
@@ -21,6 +20,7 @@ from nightrank.errors import GateRefused
 from nightrank.models import fit
 from nightrank.quality.gates import quality_gate
 from nightrank.release.model_files import default_buckets, save_model
+from nightrank.release.store import open_store
 
 log = logging.getLogger("nightrank.train")
 
@@ -47,7 +47,9 @@ def train(run: Run, actors: ActorTable, *, force: bool = False) -> dict[str, Any
         outcome["recipe"] = recipe.model_dump()
         log.info("fitting %s on all events", recipe.family)
         outcome["model"] = run_task(
-            _fit_all, run.job, run.inputs, recipe, str(run.path("model")), n_threads, spec=actors.trainer
+            _fit_all,
+            *(run.job, run.inputs, recipe, run.store.url, run.name("model"), n_threads),
+            spec=actors.trainer,
         )
     return outcome
 
@@ -85,11 +87,13 @@ def _refusal(decision: dict[str, Any]) -> str:
     )
 
 
-def _fit_all(job: JobConfig, inputs: Inputs, recipe: Recipe, folder: str, n_threads: int) -> dict[str, Any]:
+def _fit_all(
+    job: JobConfig, inputs: Inputs, recipe: Recipe, store: str, key: str, n_threads: int
+) -> dict[str, Any]:
     interactions = load_interactions(job, inputs, family=recipe.family)
     model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=n_threads)
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
-    card = save_model(Path(folder), model, interactions, n_buckets=buckets, seed=job.seed)
+    card = save_model(model, interactions, store=open_store(store), key=key, n_buckets=buckets, seed=job.seed)
     return {
         "users": card.n_users,
         "items": card.n_items,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from nightrank.batch.run import Run
 from nightrank.batch.split_files import open_split
 from nightrank.batch.trials import DONE, RUNNING, Record, Values, measure
 from nightrank.config.job import JobConfig
+from nightrank.errors import ReleaseError
 from nightrank.release.files import save_array
 from nightrank.release.store import Store
 
@@ -31,12 +33,16 @@ def records_of(run: Run) -> list[Record]:
 
 
 def _has_values(run: Run, record: Record) -> bool:
-    return run.path(f"{VALUES}/{record['trial']}.npy").is_file()
+    return run.store.sizes([run.name(f"{VALUES}/{record['trial']}.npy")]) != [None]
 
 
 def values_of(run: Run, trial: str) -> Values:
     """Each user's value in a trial that is done: float64 (n_train_users,), NaN without truth."""
-    values: Values = np.load(run.path(f"{VALUES}/{trial}.npy"), allow_pickle=False).astype(np.float64)
+    name = run.name(f"{VALUES}/{trial}.npy")
+    found = run.store.read(name)
+    if found is None:
+        raise ReleaseError(f"{name} is missing from store {run.store.url}; run the sweep again")
+    values: Values = np.load(io.BytesIO(found.data), allow_pickle=False).astype(np.float64)
     return values
 
 
@@ -68,9 +74,9 @@ def measured(
     """
     put_record(store, run, record)
     (combine,) = job.combines([record["family"]])
-    split = open_split(store.path(f"{run}{SPLIT}"), combine=combine)
+    split = open_split(store, f"{run}{SPLIT}", combine=combine)
     found, values = measure(record, split, job=job, threads=threads, report=report)
     if values is not None:
-        save_array(store.path(f"{run}{VALUES}/{record['trial']}.npy"), values.astype(np.float32))
+        save_array(store, f"{run}{VALUES}/{record['trial']}.npy", values.astype(np.float32))
     put_record(store, run, found)
     return found

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nightrank.cli.options import ClusterFile
+from nightrank.cli.options import ClusterFile, MaybeConfig, StoreUrl, chosen_store
 from nightrank.config.cluster import load_cluster
 from nightrank.config.locations import nightrank_home
 from nightrank.config.service import service_resources_equal
@@ -21,8 +21,13 @@ ServeFile = Annotated[
 
 
 @app.command("check")
-def check_command(cluster: ClusterFile = None, serve_config: ServeFile = None) -> None:
-    """Do cluster.yaml and serve_config.yaml agree, and can the live cluster hold what they ask for?"""
+def check_command(
+    cluster: ClusterFile = None,
+    serve_config: ServeFile = None,
+    config: MaybeConfig = None,
+    store: StoreUrl = None,
+) -> None:
+    """Do cluster.yaml and serve_config.yaml agree, does the live cluster hold them, do all nodes reach the store?"""
     from nightrank.cluster.check import check
     from nightrank.service.serve_config import load_serve_config
 
@@ -31,7 +36,7 @@ def check_command(cluster: ClusterFile = None, serve_config: ServeFile = None) -
     if differences:
         raise SettingsError("\n".join(differences))
     typer.echo("ok      serve_config.yaml asks for what cluster.yaml declares for the service")
-    for line in check(actors):
+    for line in check(actors, chosen_store(config, store)):
         typer.echo(line)
 
 

@@ -122,8 +122,8 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _print_end(run: Run, done: dict[str, Any], *, skipped: list[str]) -> None:
-    folder = run.store.path(release_key(run.record.release, "recommendations"))
-    _heading(f"Parquet: {done['counts']['recommendations']} rows in {os.path.relpath(folder)}")
+    folder = os.path.relpath(Path(run.store.url) / release_key(run.record.release, "recommendations"))
+    _heading(f"Parquet: {done['counts']['recommendations']} rows in {folder}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in done["seconds"].items())
     again = f" (done before: {', '.join(skipped)})" if skipped else ""
     typer.echo(f"Seconds: {seconds}{again}")

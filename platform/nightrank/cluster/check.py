@@ -1,41 +1,89 @@
-"""Can the live cluster hold what cluster.yaml declares, and which ingress is active? In words to act on."""
+"""Can the live cluster hold what cluster.yaml declares, do all nodes reach the store, which ingress is active?
+
+In words to act on.
+"""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nightrank.cluster.session import joined
 from nightrank.config.cluster import ActorSpec, ActorTable
-from nightrank.errors import ClusterError
+from nightrank.errors import ClusterError, NightrankError
+from nightrank.release.store import Store, open_store
 
 STAGE_KINDS = ("tune_trial", "trainer", "scorer")  # one stage runs at a time
 RESOURCES = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 
-def check(actors: ActorTable) -> list[str]:
+def check(actors: ActorTable, store: Store) -> list[str]:
     """Lines about the cluster at RAY_ADDRESS; one line where none is named.
 
-    Raises ClusterError with every shortage where the cluster cannot hold service, driver and the widest stage.
+    Raises ClusterError with every shortage where the cluster cannot hold service, driver and the widest stage, and
+    every node that does not read what this process writes to the store, or the other way round.
     """
     if not os.environ.get("RAY_ADDRESS"):
         return [
             "skipped the live cluster: RAY_ADDRESS is not set (export the lines that `make cluster` prints)"
         ]
     with joined():
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        nodes = [node["Resources"] for node in alive.values()]
         ingress = ray.get(ray.remote(_ingress).options(num_cpus=0).remote())
-    problems = [*unplaceable(actors, nodes), *shortages(actors, nodes)]
+        apart = _apart(store, {name: node["NodeManagerAddress"] for name, node in alive.items()})
+    problems = [*unplaceable(actors, nodes), *shortages(actors, nodes), *apart]
     if problems:
         raise ClusterError("\n".join(problems))
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in RESOURCES}
     return [
         f"ok      {len(nodes)} node(s) with {_shown('CPU', total['CPU'])}, {_shown('memory', total['memory'])} "
         "hold the service, the driver and every stage of the night",
+        f"ok      every node reads and writes the store {store.url}",
         f"ingress {ingress}",
     ]
+
+
+def _apart(store: Store, nodes: Mapping[str, str]) -> list[str]:
+    """Nodes (address by id) that see another store under this name, or none: each reads a word and writes it back."""
+    word = uuid.uuid4().hex
+    store.put(f".check-{word}/asked", word.encode())
+    try:
+        tasks = {
+            name: ray.remote(_answer)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False))
+            .remote(store.url, word, name)
+            for name in nodes
+        }
+        said = {name: ray.get(task) for name, task in tasks.items()}
+        for name, reason in said.items():
+            if reason is None and store.read(f".check-{word}/{name}") is None:
+                said[name] = "what it writes does not arrive here"
+    finally:
+        store.delete_folder(f".check-{word}")
+    cure = "mount one folder under the same path on all nodes; on S3 see to the AWS_ variables of that node"
+    return [
+        f"apart   node {nodes[name]} ({name[:8]}) does not share the store {store.url}: {reason}; {cure}"
+        for name, reason in said.items()
+        if reason is not None
+    ]
+
+
+def _answer(url: str, word: str, name: str) -> str | None:
+    """On a node: what is wrong with the store, None where nothing is."""
+    try:
+        store = open_store(url)
+        found = store.read(f".check-{word}/asked")
+        if found is None:
+            return "what is written elsewhere does not arrive there"
+        store.put(f".check-{word}/{name}", found.data)
+    except (NightrankError, OSError) as error:
+        return str(error)
+    return None
 
 
 def unplaceable(actors: ActorTable, nodes: Sequence[Mapping[str, float]]) -> list[str]:

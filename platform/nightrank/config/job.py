@@ -15,7 +15,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, fie
 
 from nightrank.config.events import EventsConfig, ItemsConfig
 from nightrank.config.families import Number, Space, combines
-from nightrank.config.locations import absolute_path, check_local, home_store, is_relative
+from nightrank.config.locations import absolute_path, check_store, home_store, is_relative
 from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
@@ -116,8 +116,8 @@ class JobConfig(StrictModel):
 
     @field_validator("store")
     @classmethod
-    def _local(cls, value: str) -> str:
-        return check_local(value)
+    def _reachable(cls, value: str) -> str:
+        return check_store(value)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

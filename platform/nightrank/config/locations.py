@@ -1,7 +1,7 @@
 """Where things are: local paths in settings, the default store, the settings files of the package.
 
-A path may start with `~`; a relative one starts at the folder of its file. Anything with a scheme (`s3://`,
-`http://`) is refused by name: this version reads and stores locally. Nothing here opens a file.
+A path may start with `~`; a relative one starts at the folder of its file. A store may be `s3://bucket/prefix`;
+anything else with a scheme is refused by name: events and items are read locally. Nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from nightrank.config.reading import expand_variables
 
 DEFAULT_STORE = "${NIGHTRANK_HOME:-~/.nightrank}/store"
 
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -45,7 +46,7 @@ def check_local(value: str) -> str:
     """The value itself if it can be a local path. Raises ValueError (for a pydantic validator)."""
     scheme = _SCHEME.match(value)
     if scheme is not None:
-        cure = f"this version stores locally, {scheme.group()} is not available; give a local path"
+        cure = f"{scheme.group()} is not available here; give a local path"
         raise ValueError(f'found "{value}"; {cure}')
     if value.strip() == "":
         raise ValueError(f'found "{value}", expected a path')
@@ -54,14 +55,24 @@ def check_local(value: str) -> str:
     return value
 
 
+def check_store(value: str) -> str:
+    """The value itself if it can be a store: a local path or s3://bucket/prefix. Raises ValueError."""
+    scheme = _SCHEME.match(value)
+    if scheme is None:
+        return check_local(value)
+    if _S3.fullmatch(value) is None or ".." in value.split("/"):
+        raise ValueError(f'found "{value}"; a store is a local path or s3://bucket/prefix')
+    return value
+
+
 def is_relative(value: str) -> bool:
     """Whether the path depends on where it is read from."""
-    return not _home_expanded(value).is_absolute()
+    return _S3.fullmatch(value) is None and not _home_expanded(value).is_absolute()
 
 
 def absolute_path(value: str, *, base: Path) -> str:
-    """`~` expanded, relative paths put below `base`; globs and `..` stay as written."""
-    return str(base.absolute() / _home_expanded(value))
+    """`~` expanded, relative paths put below `base`; globs, `..` and s3:// stay as written."""
+    return value if _S3.fullmatch(value) else str(base.absolute() / _home_expanded(value))
 
 
 def _home_expanded(value: str) -> Path:

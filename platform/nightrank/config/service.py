@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from nightrank.config.cluster import ActorTable
-from nightrank.config.locations import absolute_path, check_local, home_store, is_relative
+from nightrank.config.locations import absolute_path, check_store, home_store, is_relative
 from nightrank.config.problems import Key, shown
 from nightrank.config.reading import expand_variables
 from nightrank.config.strict import StrictModel, validate
@@ -34,7 +34,7 @@ class ServiceArgs(StrictModel):
     @field_validator("store")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        if is_relative(check_local(value)):
+        if is_relative(check_store(value)):
             cure = "a replica starts in no folder of yours; write the path out in full"
             raise ValueError(f'found the relative path "{value}"; {cure}')
         return absolute_path(value, base=Path("/"))

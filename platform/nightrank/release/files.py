@@ -1,30 +1,17 @@
-"""Files of a release: names, checksums, and arrays that are opened by memory map and never unpickled."""
+"""Files of a release: names, and arrays that are opened by memory map and never unpickled."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from nightrank.errors import ReleaseError
-from nightrank.release.store import replacing
-
-
-class FileRecord(BaseModel):
-    """rows: of a Parquet file, None for an array. bytes: size. sha256: of the content, in hex."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    rows: int | None
-    bytes: int
-    sha256: str
+from nightrank.release.records import FileRecord, record_of
+from nightrank.release.store import Store
 
 
 def part_name(part: int, n_parts: int) -> str:
@@ -32,27 +19,12 @@ def part_name(part: int, n_parts: int) -> str:
     return f"{part:05d}-of-{n_parts:05d}"
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def record_of(path: Path) -> FileRecord:
-    """Size, checksum and, for Parquet, rows of a file as it lies on disk."""
-    try:
-        rows = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None
-        return FileRecord(rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
-    except FileNotFoundError:
-        raise ReleaseError(f"{path.name} is missing") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise ReleaseError(f"{path.name} cannot be read: {error}") from None
-
-
-def save_array(path: Path, array: NDArray[np.generic]) -> None:
+def save_array(store: Store, key: str, array: NDArray[np.generic]) -> FileRecord:
     """Write a .npy file, in one step: two writers of the same array cannot harm each other."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    with store.writing(key) as path:
+        with path.open("wb") as file:
+            np.save(file, array)
+        return record_of(path)
 
 
 def open_array(path: Path, *, dtype: str | Sequence[str], shape: tuple[int | None, ...]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from nightrank.errors import ReleaseError
-from nightrank.release.files import FileRecord
+from nightrank.release.records import FileRecord
 from nightrank.release.store import Store, checked_key
 
 FORMAT_VERSION = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,9 @@ from nightrank.errors import ReleaseError
 from nightrank.models import FactorModel
 from nightrank.ranking import ItemIndex
 from nightrank.ranking.packing import SAVED, prepare
-from nightrank.release.files import FileRecord, open_array, record_of, save_array
-from nightrank.release.store import replacing
+from nightrank.release.files import open_array, save_array
+from nightrank.release.records import FileRecord
+from nightrank.release.store import Store
 
 USERS_PER_BUCKET = 20_000
 
@@ -57,9 +58,11 @@ class ModelCard(BaseModel):
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The arrays of a saved model, opened by memory map; user rows are in (bucket, user_id) order."""
+    """The arrays of a saved model, opened by memory map; user rows are in (bucket, user_id) order.
 
-    folder: Path
+    path: from the name of a file to where it is."""
+
+    path: Callable[[str], Path]
     card: ModelCard
 
     @cached_property
@@ -71,14 +74,14 @@ class ModelFiles:
     def user_ids(self) -> Ids:
         """The users, sorted by id within their bucket."""
         return ids_from_arrays(
-            open_ids(self.folder, "user_ids", self.card.user_id_type, n=self.card.n_users),
+            open_ids(self.path, "user_ids", self.card.user_id_type, n=self.card.n_users),
             offsets=self.bucket_offsets,
         )
 
     @cached_property
     def item_ids(self) -> Ids:
         """The items, sorted by id."""
-        return ids_from_arrays(open_ids(self.folder, "item_ids", self.card.item_id_type, n=self.card.n_items))
+        return ids_from_arrays(open_ids(self.path, "item_ids", self.card.item_id_type, n=self.card.n_items))
 
     @cached_property
     def user_vectors(self) -> NDArray[np.float32]:
@@ -142,7 +145,7 @@ class ModelFiles:
             raise ReleaseError("bucket_offsets.npy ends elsewhere than the users of model.json")
 
     def _array(self, name: str, dtype: str | Sequence[str], shape: tuple[int | None, ...]) -> NDArray[Any]:
-        return open_array(self.folder / f"{name}.npy", dtype=dtype, shape=shape)
+        return open_array(self.path(f"{name}.npy"), dtype=dtype, shape=shape)
 
 
 def default_buckets(n_users: int) -> int:
@@ -152,9 +155,9 @@ def default_buckets(n_users: int) -> int:
 
 
 def save_model(
-    folder: Path, model: FactorModel, interactions: Interactions, *, n_buckets: int, seed: int
+    model: FactorModel, interactions: Interactions, *, store: Store, key: str, n_buckets: int, seed: int
 ) -> ModelCard:
-    """Write the arrays of a model and the interactions that it was fitted on; model.json comes last."""
+    """Write a model's arrays and the interactions that it was fitted on below a key; model.json comes last."""
     buckets = (interactions.user_ids.hashes() % np.uint64(n_buckets)).astype(np.int64)
     order = np.argsort(buckets, kind="stable")
     offsets = np.zeros(n_buckets + 1, dtype=np.int64)
@@ -174,8 +177,9 @@ def save_model(
         "seen_items": seen.indices,
         "seen_weights": seen.data,
     }
-    for name, array in arrays.items():
-        save_array(folder / f"{name}.npy", array)
+    files = {
+        f"{name}.npy": save_array(store, f"{key}/{name}.npy", array) for name, array in sorted(arrays.items())
+    }
     card = ModelCard(
         family=model.family,
         params=dict(model.params),
@@ -187,42 +191,48 @@ def save_model(
         n_buckets=n_buckets,
         user_id_type=interactions.user_ids.kind,  # type: ignore[arg-type]
         item_id_type=interactions.item_ids.kind,  # type: ignore[arg-type]
-        files={f"{name}.npy": record_of(folder / f"{name}.npy") for name in sorted(arrays)},
+        files=files,
     )
-    with replacing(folder / "model.json") as temporary:
-        temporary.write_text(card.model_dump_json(indent=1) + "\n")
+    store.put(f"{key}/model.json", card.model_dump_json(indent=1).encode() + b"\n")
     return card
 
 
-def open_model(folder: Path) -> ModelFiles:
-    """The model in a folder; ReleaseError where there is none or its card cannot be read."""
+def read_card(store: Store, key: str) -> ModelCard:
+    """The card of the model below a key; ReleaseError where there is none or it cannot be read."""
+    found = store.read(f"{key}/model.json")
+    if found is None:
+        raise ReleaseError(f"no model in {key}: model.json is missing; run the train stage first")
+    return parsed_card(found.data, where=key)
+
+
+def parsed_card(data: bytes, *, where: str) -> ModelCard:
+    """A card from its JSON; ReleaseError where it is none."""
     try:
-        card = ModelCard.model_validate_json((folder / "model.json").read_bytes())
-    except FileNotFoundError:
-        raise ReleaseError(
-            f"no model in {folder.name}: model.json is missing; run the train stage first"
-        ) from None
+        return ModelCard.model_validate_json(data)
     except (ValidationError, json.JSONDecodeError) as error:
-        raise ReleaseError(f"model.json in {folder.name} is not a model card: {error}") from None
-    return ModelFiles(folder=folder, card=card)
+        raise ReleaseError(f"model.json in {where} is not a model card: {error}") from None
 
 
-def saved_model_hash(folder: Path) -> str | None:
-    """The hash of the model in a folder whose arrays all have the sizes of its card, None where there is none."""
+def open_model(store: Store, key: str) -> ModelFiles:
+    """The model below a key; ReleaseError where there is none or its card cannot be read."""
+    card = read_card(store, key)
+    return ModelFiles(path=store.files(key, card.files).path, card=card)
+
+
+def saved_model_hash(store: Store, key: str) -> str | None:
+    """The hash of the model below a key whose arrays all have the sizes of its card, None where there is none."""
     try:
-        card = open_model(folder).card
+        card = read_card(store, key)
     except ReleaseError:
         return None
-    sizes = all(
-        (folder / name).is_file() and (folder / name).stat().st_size == record.bytes
-        for name, record in card.files.items()
-    )
-    return card.model_hash if sizes else None
+    sizes = store.sizes([f"{key}/{name}" for name in card.files])
+    whole = sizes == [record.bytes for record in card.files.values()]
+    return card.model_hash if whole else None
 
 
-def open_ids(folder: Path, stem: str, kind: str, *, n: int) -> list[NDArray[Any]]:
+def open_ids(path: Callable[[str], Path], stem: str, kind: str, *, n: int) -> list[NDArray[Any]]:
     """The arrays of n saved ids or other texts: (values,) for int64, (offsets, bytes) for strings."""
     if kind == "int64":
-        return [open_array(folder / f"{stem}.npy", dtype="int64", shape=(n,))]
-    ends = open_array(folder / f"{stem}.offsets.npy", dtype="int64", shape=(n + 1,))
-    return [ends, open_array(folder / f"{stem}.bytes.npy", dtype="uint8", shape=(int(ends[-1]),))]
+        return [open_array(path(f"{stem}.npy"), dtype="int64", shape=(n,))]
+    ends = open_array(path(f"{stem}.offsets.npy"), dtype="int64", shape=(n + 1,))
+    return [ends, open_array(path(f"{stem}.bytes.npy"), dtype="uint8", shape=(int(ends[-1]),))]

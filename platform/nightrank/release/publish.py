@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nightrank.errors import ReleaseError, StoreConflict
-from nightrank.release.files import record_of
 from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, pointer, read_manifest, release_key
 from nightrank.release.store import Store
 
@@ -60,7 +59,7 @@ def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
     """One line for every file that is missing, differs or does not belong."""
     for name, expected in manifest.files.items():
         try:
-            found = record_of(store.path(release_key(manifest.release, name)))
+            found = store.record(release_key(manifest.release, name))
         except ReleaseError as error:
             yield f"{name}: {error}"
             continue
@@ -68,20 +67,16 @@ def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
             yield f"{name}: found {found.bytes} bytes with sha256 {found.sha256[:12]}, " + (
                 f"the manifest says {expected.bytes} with {expected.sha256[:12]}"
             )
-    folder = store.path(release_key(manifest.release))
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != "manifest.json" and name not in manifest.files:
+    for name in store.names(release_key(manifest.release)):
+        if name != "manifest.json" and name not in manifest.files:
             yield f"{name}: not in the manifest"
 
 
 def published(store: Store) -> list[str]:
     """The ids of all releases that have a manifest, oldest first."""
-    return [
-        name
-        for name in store.children("releases")
-        if RELEASE_ID.fullmatch(name) and store.path(release_key(name, "manifest.json")).is_file()
-    ]
+    ids = [name for name in store.children("releases") if RELEASE_ID.fullmatch(name)]
+    sizes = store.sizes([release_key(release_id, "manifest.json") for release_id in ids])
+    return [release_id for release_id, size in zip(ids, sizes, strict=True) if size is not None]
 
 
 def catalogue(store: Store) -> tuple[list[Manifest], dict[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,8 @@ from nightrank.data.ids import Id, Ids, ids_from_arrays
 from nightrank.errors import ReleaseError
 from nightrank.release.files import open_array, part_name
 from nightrank.release.manifest import Manifest, current, read_manifest, release_key
-from nightrank.release.model_files import ModelFiles, open_ids, open_model
-from nightrank.release.store import Store
+from nightrank.release.model_files import ModelFiles, open_ids, parsed_card
+from nightrank.release.store import Files, Store
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -26,7 +25,7 @@ class Release:
     """One published release. Arrays are memory maps, opened when first asked for."""
 
     manifest: Manifest
-    folder: Path
+    files: Files
     model: ModelFiles
 
     @property
@@ -70,7 +69,7 @@ class Release:
     def popular(self) -> list[tuple[Id, float]]:
         """(item id, users) over all, most popular first."""
         try:
-            table = pq.read_table(self.folder / "popular.parquet")
+            table = pq.read_table(self.files.path("popular.parquet"))
             overall = table.filter(table["category"].is_null())
             return list(zip(overall["item_id"].to_pylist(), overall["score"].to_pylist(), strict=True))
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -83,7 +82,7 @@ class Release:
     def _titles(self) -> Ids | None:
         if "arrays/titles.offsets.npy" not in self.manifest.files:
             return None
-        texts = open_ids(self.folder / "arrays", "titles", "string", n=self.model.card.n_items)
+        texts = open_ids(self.model.path, "titles", "string", n=self.model.card.n_items)
         return ids_from_arrays(texts)
 
     @cached_property
@@ -94,11 +93,11 @@ class Release:
         if (table, part) not in self._opened:
             items, scores = list_array_names(table, part, len(offsets) - 1)
             rows = open_array(
-                self.folder / items, dtype="int32", shape=(int(offsets[part + 1] - offsets[part]), None)
+                self.files.path(items), dtype="int32", shape=(int(offsets[part + 1] - offsets[part]), None)
             )
             self._opened[table, part] = (
                 rows,
-                open_array(self.folder / scores, dtype="float32", shape=rows.shape),
+                open_array(self.files.path(scores), dtype="float32", shape=rows.shape),
             )
         return self._opened[table, part]
 
@@ -116,17 +115,24 @@ def open_release(store: Store, id: str | None = None) -> Release:
                 f"nothing is published in store {store.url}; run `nightrank nightly --config JOB` first"
             )
     manifest = read_manifest(store, id)
-    folder = store.path(release_key(id))
-    for name, expected in manifest.files.items():
-        try:
-            size = (folder / name).stat().st_size
-        except OSError:
-            raise ReleaseError(f"release {id} is damaged: {name} is missing") from None
+    sizes = store.sizes([release_key(id, name) for name in manifest.files])
+    for (name, expected), size in zip(manifest.files.items(), sizes, strict=True):
+        if size is None:
+            raise ReleaseError(f"release {id} is damaged: {name} is missing, or no regular file")
         if size != expected.bytes:
             raise ReleaseError(f"release {id} is damaged: {name} has {size} bytes, not {expected.bytes}")
-    model = open_model(folder / "arrays")
+    files = store.files(release_key(id), {name: one for name, one in manifest.files.items() if _asked(name)})
+    if "arrays/model.json" not in manifest.files:
+        raise ReleaseError(f"release {id} is damaged: its manifest names no arrays/model.json")
+    card = parsed_card(files.path("arrays/model.json").read_bytes(), where=f"release {id}")
+    model = ModelFiles(path=lambda name: files.path(f"arrays/{name}"), card=card)
     model.check()
-    return Release(manifest=manifest, folder=folder, model=model)
+    return Release(manifest=manifest, files=files, model=model)
+
+
+def _asked(name: str) -> bool:
+    """The files that answers come from; the others are for warehouses."""
+    return name.startswith("arrays/") or name == "popular.parquet"
 
 
 ITEMS_PER_PART = 20_000

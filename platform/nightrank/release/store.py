@@ -1,8 +1,8 @@
 """The store: where runs, releases and the CURRENT pointer live.
 
-A small protocol, so that an object store can stand beside the local folder: small objects are read and put
-whole, conditionally where two writers may meet; big files are written by their makers under `path` and put in
-place in one step. Anything but a local folder is refused by name.
+A small protocol with two kinds of it: a local folder, and a prefix in an object store (`s3`). Small objects are read
+and put whole, conditionally where two writers may meet; big files are written to a local path and put in place in one
+step, and read as local paths. Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 from nightrank.errors import ReleaseError, SettingsError, StoreConflict
+from nightrank.release.records import FileRecord, record_of
 
 
 class Stored(NamedTuple):
@@ -24,6 +27,16 @@ class Stored(NamedTuple):
 
     data: bytes
     tag: str
+
+
+class Files(Protocol):
+    """Files of one folder of a store, as paths of this machine for memory maps."""
+
+    def path(self, name: str) -> Path:
+        """Where a file is; a remote one is brought and checked first."""
+
+    def bring(self) -> None:
+        """Have all of them here, so that `path` takes no time."""
 
 
 class Store(Protocol):
@@ -43,14 +56,43 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object, if it is there."""
 
+    def delete_folder(self, key: str) -> None:
+        """Remove everything below a key."""
+
     def children(self, key: str) -> list[str]:
         """Names directly below a key, sorted, those that begin with a dot left out; none where it does not exist."""
 
-    def path(self, key: str) -> Path:
-        """Where a file is, for memory maps and for writers of big files."""
+    def names(self, key: str) -> list[str]:
+        """Names of all files below a key, relative to it, sorted."""
 
-    def holding(self, key: str) -> contextlib.AbstractContextManager[None]:
-        """Hold a name for as long as the block runs; StoreConflict where somebody else holds it."""
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Bytes of each object; None where there is none."""
+
+    def record(self, key: str) -> FileRecord:
+        """Size, checksum and rows of a file; reads all of it. ReleaseError where it is missing or cannot be read."""
+
+    def writing(self, key: str) -> contextlib.AbstractContextManager[Path]:
+        """A local path to write a file to; put in place in one step when the block ends well."""
+
+    def copy(self, source: str, target: str) -> None:
+        """A second file with the content of the first, put in place in one step."""
+
+    def files(self, key: str, records: Mapping[str, FileRecord]) -> Files:
+        """The named files of a folder."""
+
+
+class LocalFiles:
+    """Files of a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """See Files."""
+        return self.folder / checked_key(name)
+
+    def bring(self) -> None:
+        """See Files: they are here."""
 
 
 class LocalStore:
@@ -61,9 +103,8 @@ class LocalStore:
         self.url = str(root)
 
     def path(self, key: str) -> Path:
-        """See Store."""
-        checked_key(key)
-        return self.root / key
+        """Where a key is."""
+        return self.root / checked_key(key)
 
     def read(self, key: str) -> Stored | None:
         """See Store."""
@@ -85,12 +126,17 @@ class LocalStore:
         with self._locked():
             found = self.read(key)
             if (None if found is None else found.tag) != tag:
-                raise StoreConflict(f"{key} in store {self.url} was changed by somebody else in between")
+                raise conflict(key, self)
             self.put(key, data)
 
     def delete(self, key: str) -> None:
         """See Store."""
         self.path(key).unlink(missing_ok=True)
+
+    def delete_folder(self, key: str) -> None:
+        """See Store."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path(key))
 
     def children(self, key: str) -> list[str]:
         """See Store."""
@@ -100,20 +146,36 @@ class LocalStore:
         names = (entry.name for entry in folder.iterdir())
         return sorted(name for name in names if not name.startswith("."))  # what a kill left of `replacing`
 
-    @contextlib.contextmanager
-    def holding(self, key: str) -> Iterator[None]:
-        """See Store. The lock goes with the process: one that was killed holds nothing."""
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as lock:
+    def names(self, key: str) -> list[str]:
+        """See Store."""
+        folder = self.path(key)
+        found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        return sorted(path.relative_to(folder).as_posix() for path in found)
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """See Store."""
+        return [_size(self.path(key)) for key in keys]
+
+    def record(self, key: str) -> FileRecord:
+        """See Store."""
+        return record_of(self.path(key))
+
+    def writing(self, key: str) -> contextlib.AbstractContextManager[Path]:
+        """See Store."""
+        return replacing(self.path(key))
+
+    def copy(self, source: str, target: str) -> None:
+        """See Store. A second name of the same file where the disk has such: files are replaced, never changed."""
+        with replacing(self.path(target)) as temporary:
+            temporary.unlink()
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreConflict(
-                    f"{key} in store {self.url} is held by another process, which is at the same work; wait for "
-                    "it to end, then run the command again"
-                ) from None
-            yield
+                temporary.hardlink_to(self.path(source))
+            except OSError:
+                shutil.copyfile(self.path(source), temporary)
+
+    def files(self, key: str, records: Mapping[str, FileRecord]) -> Files:
+        """See Store."""
+        return LocalFiles(self.path(key))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -124,13 +186,22 @@ class LocalStore:
 
 
 def open_store(url: str) -> Store:
-    """The store of a local path. Other schemes are refused by name."""
+    """The store of a local path or of `s3://bucket/prefix`. Other schemes are refused by name."""
+    if url.startswith("s3://"):
+        from nightrank.release.s3 import S3Store  # what a local store never needs
+
+        return S3Store(url)
     if "://" in url:
         raise SettingsError(
-            f"store {url!r}: scheme {url.split('://')[0]!r} is not supported by this version; give a local "
-            "folder that every node can reach under the same path"
+            f"store {url!r}: scheme {url.split('://')[0]!r} is not supported; give a local folder that every node "
+            "can reach under the same path, or s3://bucket/prefix"
         )
     return LocalStore(Path(url).expanduser())
+
+
+def conflict(key: str, store: Store) -> StoreConflict:
+    """A conditional put that lost."""
+    return StoreConflict(f"{key} in store {store.url} was changed by somebody else in between")
 
 
 def checked_key(key: str) -> str:
@@ -161,3 +232,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int | None:
+    """Of a regular file; None for anything else, a link among it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

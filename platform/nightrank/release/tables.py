@@ -7,7 +7,6 @@ holds nothing that differs between two equal runs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,8 @@ import pyarrow.parquet as pq
 
 from nightrank.data.ids import Ids
 from nightrank.ranking import TopK
-from nightrank.release.files import FileRecord, record_of
-from nightrank.release.store import replacing
+from nightrank.release.records import FileRecord, record_of
+from nightrank.release.store import Store
 
 ROW_GROUP_ROWS = 64_000
 
@@ -83,12 +82,17 @@ def list_rows(topk: TopK, *, owners: pa.Array, item_ids: Ids, schema: pa.Schema)
 
 
 def write_table(
-    path: Path, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema, metadata: Mapping[str, str]
+    store: Store,
+    key: str,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    schema: pa.Schema,
+    metadata: Mapping[str, str],
 ) -> FileRecord:
     """Write a Parquet file in one step (zstd, row groups of at most 64,000 rows) and return its record."""
     schema = schema.with_metadata(dict(metadata))
-    with replacing(path) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with store.writing(key) as path:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for batch in batches:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=ROW_GROUP_ROWS)
-        return record_of(temporary)
+        return record_of(path)

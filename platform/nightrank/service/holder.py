@@ -76,7 +76,11 @@ class ReleaseHolder:
 
 
 def _warm(release: Release) -> Release:
-    """Open what the first request would open: headers and small tables, nothing that grows with users."""
+    """Open what the first request would open: headers and small tables, nothing that grows with users.
+
+    The files of a remote store are brought first, each checked.
+    """
+    release.files.bring()
     model = release.model
     _ = (model.user_ids, model.item_ids, model.seen, release.similar_offsets, release.popular)
     if model.card.n_items:
