@@ -29,6 +29,7 @@ from nightrank.config.cluster import load_cluster
 from nightrank.errors import ClusterError
 from nightrank.release import open_release, open_store
 from nightrank.release.publish import activate, published, verify
+from nightrank.release.store import LocalStore
 from nightrank.service.deploy import deploy, withdraw
 from nightrank.service.serve_config import load_serve_config
 
@@ -279,6 +280,13 @@ def assert_all_is_checked(night: Night) -> None:
     lines = check(load_cluster(REPO / "cluster.yaml"), open_store(str(night.store)))
     assert [line.split()[0] for line in lines] == ["ok", "ok", "ingress"]
     assert f"store {night.store}" in lines[1]
+    assert sorted(path.name for path in night.store.iterdir()) == before
+    apart = LocalStore(night.store)
+    apart.url = str(night.folder / "another")  # what a node sees that has something else mounted there
+    with pytest.raises(
+        ClusterError, match=r"node 127\.0\.0\.1 .* does not share the store .*mount one folder"
+    ):
+        check(load_cluster(REPO / "cluster.yaml"), apart)
     assert sorted(path.name for path in night.store.iterdir()) == before
 
 
