@@ -25,20 +25,6 @@ from nightrank.release.reader import Release
 OLD = {"k": 20, "buckets": 4, "similar_items_k": 1}
 
 
-def later_events(kind: str) -> pa.Table:
-    """The next night: users come and go, items come and go, and user 5 has no longer seen everything."""
-    users, items = made.make_ids(70, kind=kind), made.make_ids(46, kind=kind)
-    events = made.make_events(n_users=70, n_items=46, users=kind, items=kind, seed=1).to_pylist()
-    gone = {*users[3:60:7], *items[2:46:9]}
-    kept = [
-        event
-        for place, event in enumerate(events)
-        if event["user_id"] not in gone and event["item_id"] not in gone
-        if event["user_id"] != users[5] or place % 2
-    ]
-    return pa.Table.from_pylist(kept)
-
-
 @pytest.fixture(scope="module", params=["int64", "string"])
 def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Published:
     kind = request.param
@@ -50,7 +36,7 @@ def later(old: Published, **score: Any) -> Release:
     """The release of the next night, in the same store."""
     kind = old.release.model.card.user_id_type
     published = made.published_release(
-        Path(old.store.url).parent, events=later_events(kind), items=[], score=OLD | score
+        Path(old.store.url).parent, events=made.make_later_events(kind=kind), items=[], score=OLD | score
     )
     return published.release
 

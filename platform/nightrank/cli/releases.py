@@ -92,8 +92,12 @@ def _difference_lines(found: Difference) -> list[str]:
         f"users     {users['both']} in both, {users['a_only']} only in A, {users['b_only']} only in B",
         f"lists     {', '.join(lists)}" if users["both"] else "lists     nobody is in both",
         f"items     {items['kept']} recommended in both, {items['new']} only in B, {items['gone']} only in A",
-        f"coverage  A {found.a.coverage:.4f} of {found.a.items} items, B {found.b.coverage:.4f} of {found.b.items} items",
+        f"coverage  A {_coverage(found.a)}, B {_coverage(found.b)}",
     ]
+
+
+def _coverage(side: Side) -> str:
+    return f"{side.coverage:.4f} of {side.items} items"
 
 
 def _side_line(side: Side) -> str:
