@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nightrank.release import diff as diff_module
 from nightrank.release import meeting
 from nightrank.release.diff import Difference, diff
 from nightrank.release.reader import Release
+from pages import RELEASE, blocks, section
 
 OLD = {"k": 20, "buckets": 4, "similar_items_k": 1}
 
@@ -171,6 +173,27 @@ def test_nobody_in_both_leaves_no_mean(tmp_path: Path) -> None:
     assert found.users["both"] == 0
     assert set(found.lists.values()) == {None}
     assert found.items["kept"] > 10
+
+
+def test_the_page_shows_what_is_printed_and_names_every_key(old: Published) -> None:
+    """docs/release.md: its example has the words of real lines, and no key of the JSON is unexplained."""
+    new = later(old, k=12)
+    page = section(RELEASE, "What a night changed")
+    printed = CliRunner().invoke(app, ["releases", "diff", old.release.id, new.id, "--store", old.store.url])
+    words = [
+        re.sub(r"overlap@\d+|[\w.@=-]*\d[\w.@=-]*", "0", text).splitlines()
+        for text in (printed.stdout, blocks(page, "text")[0])
+    ]
+    assert words[0] == words[1]
+    found = diff(old.release, new).as_dict()
+    keys = {
+        *found,
+        *found["a"],
+        *found["users"],
+        *found["items"],
+        *(f"lists.{name}" for name in found["lists"]),
+    }
+    assert keys - set(re.findall(r"`([^`]+)`", page.split("```")[-1])) == {"lists.overlap@12"}
 
 
 @pytest.mark.parametrize("what", ["user", "item"])
