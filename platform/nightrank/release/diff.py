@@ -89,9 +89,10 @@ class _Comparison:
         self.changed = self.changed_items = 0
         rows = b.model.item_ids.rows_of(a.model.item_ids.array)
         own = b.model.card.n_items + np.arange(len(rows))
-        self.code = np.append(np.where(rows >= 0, rows, own), -1).astype(
-            np.int32
-        )  # of a row of a; the last for -1
+        codes = np.append(
+            np.where(rows >= 0, rows, own), -1
+        )  # of each row of a; the last is that of -1, of none
+        self.code = codes.astype(np.int32)
         self.recommended = [np.zeros(one.model.card.n_items + 1, dtype=bool) for one in (a, b)]
 
     def add(self, batch: list[Slice]) -> None:
