@@ -36,7 +36,13 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: setup
+# Spark is not in the lock (see pyproject.toml); without a Java there is nothing to install it for.
+.venv/spark: .venv/ready tests/java.py
+	@$(BIN)/python tests/java.py
+	$(BIN)/python -m pip install --quiet --editable '.[spark]'
+	@touch $@
+
+soak: setup .venv/spark
 	$(BIN)/pytest -m soak --timeout 1800
 
 bench: setup

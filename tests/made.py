@@ -91,6 +91,21 @@ def make_events(
     )
 
 
+def make_later_events(*, kind: str = "int64") -> pa.Table:
+    """The events of a later night: users and items come and go, and user 5 no longer has seen everything."""
+    users, items = make_ids(70, kind=kind), make_ids(46, kind=kind)
+    events = make_events(n_users=70, n_items=46, users=kind, items=kind, seed=1).to_pylist()
+    gone_users, gone_items = set(users[2:60:7]), set(items[3:46:9])
+    return pa.Table.from_pylist(
+        [
+            event
+            for place, event in enumerate(events)
+            if event["user_id"] not in gone_users and event["item_id"] not in gone_items
+            if event["user_id"] != users[5] or place % 2
+        ]
+    )
+
+
 def make_items(*, n_items: int = N_ITEMS, items: str = "int64") -> pa.Table:
     """Titles (the third has none) and genres (none, two, and one twice to begin with) of n_items + 1 items.
 

@@ -21,6 +21,7 @@ NAMES = (
     "sweep",
     "evaluation",
     "release",
+    "warehouse",
     "engine",
     "http",
     "operations",
@@ -29,6 +30,7 @@ NAMES = (
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 TEXTS = {**PAGES, **{name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md")}}
 JOB, DATA, NIGHT, RELEASE = (PAGES[f"{name}.md"] for name in ("job-file", "data", "night", "release"))
+WAREHOUSE = PAGES["warehouse.md"]
 SWEEP = PAGES["sweep.md"]
 HTTP, OPERATIONS, COMMANDS = (PAGES[f"{name}.md"] for name in ("http", "operations", "commands"))
 Row = dict[str, str]

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -251,6 +252,37 @@ def test_row_groups_hold_at_most_64k_rows_with_statistics(tmp_path: Path) -> Non
     bounds = [(group.column(0).statistics.min, group.column(0).statistics.max) for group in groups]
     assert bounds == sorted(bounds)
     assert all(before[1] <= after[0] for before, after in pairwise(bounds))
+
+
+KEYS = {
+    "recommendations/*.parquet": ["user_id", "rank"],
+    "similar_items/*.parquet": ["item_id", "rank"],
+    "popular.parquet": ["category", "rank"],
+    "items.parquet": ["item_id"],
+}
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_chunks_are_zstd_with_statistics_and_the_footer_names_the_order(
+    published: Published, table: str
+) -> None:
+    """Readers can skip by any column, and need not sort what says that it is sorted, and is."""
+    for path in published.folder.glob(table):
+        file = pq.ParquetFile(path)
+        read = file.read()
+        order = [(name, "ascending", "at_start") for name in KEYS[table]]
+        assert read.equals(read.take(pc.sort_indices(read, sort_keys=order)))
+        assert file.num_row_groups > 0
+        for group in (file.metadata.row_group(place) for place in range(file.num_row_groups)):
+            named = [group.column(one.column_index).path_in_schema for one in group.sorting_columns]
+            assert named == KEYS[table]
+            assert all(not one.descending and one.nulls_first for one in group.sorting_columns)
+            for place in range(group.num_columns):
+                chunk = group.column(place)
+                assert chunk.compression == "ZSTD"
+                assert chunk.is_stats_set
+                assert chunk.statistics.has_null_count
+                assert chunk.statistics.has_min_max or chunk.statistics.null_count == chunk.num_values
 
 
 def test_lists_longer_than_the_catalogue_stop_at_its_end(tmp_path: Path) -> None:

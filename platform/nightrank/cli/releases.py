@@ -11,6 +11,7 @@ import typer
 from nightrank.cli.options import Json, MaybeConfig, StoreUrl, chosen_store
 from nightrank.errors import DataError
 from nightrank.release import open_release
+from nightrank.release.diff import Difference, Side, diff
 from nightrank.release.manifest import pointer
 from nightrank.release.publish import activate, catalogue, verify
 from nightrank.service import answers
@@ -67,6 +68,42 @@ def activate_command(
     """Verify a release and put it in service; services that follow CURRENT change within seconds."""
     before = activate(chosen_store(config, store), release)
     typer.echo(f"in service: {release} (before: {before or 'nothing'})")
+
+
+@app.command("diff")
+def diff_command(
+    a: Annotated[str, typer.Argument(help="A release id.")],
+    b: Annotated[str, typer.Argument(help="Another: what changed from A to B.")],
+    config: MaybeConfig = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """How much the lists changed between two releases: users, overlap@k, items, coverage."""
+    chosen = chosen_store(config, store)
+    found = diff(open_release(chosen, a), open_release(chosen, b))
+    typer.echo(json.dumps(found.as_dict()) if as_json else "\n".join(_difference_lines(found)))
+
+
+def _difference_lines(found: Difference) -> list[str]:
+    users, items = found.users, found.items
+    lists = [f"{name} {value:.4f}" for name, value in found.lists.items() if value is not None]
+    return [
+        *(f"{name}  {_side_line(side)}" for name, side in (("A", found.a), ("B", found.b))),
+        f"users     {users['both']} in both, {users['a_only']} only in A, {users['b_only']} only in B",
+        f"lists     {', '.join(lists)}" if users["both"] else "lists     nobody is in both",
+        f"items     {items['kept']} recommended in both, {items['new']} only in B, {items['gone']} only in A",
+        f"coverage  A {_coverage(found.a)}, B {_coverage(found.b)}",
+    ]
+
+
+def _coverage(side: Side) -> str:
+    return f"{side.coverage:.4f} of {side.items} items"
+
+
+def _side_line(side: Side) -> str:
+    params = " ".join(f"{name}={value}" for name, value in side.params.items())
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in side.metrics.items())
+    return "  ".join(part for part in (side.release, side.family, params, metrics, f"k={side.k}") if part)
 
 
 def register(root: typer.Typer) -> None:

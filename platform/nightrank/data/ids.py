@@ -7,6 +7,7 @@ refused where files are read; here every array already is int64 or string.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,15 +89,17 @@ class Ids:
             return None
         segment = 0 if len(self.offsets) == 2 else bucket_of(value, len(self.offsets) - 1)
         low, high = int(self.offsets[segment]), int(self.offsets[segment + 1])
-        end = high
+        row = self.first_not_below(value, low=low, high=high)
         key = _utf8(value) if isinstance(value, str) else value
-        while low < high:
-            middle = (low + high) // 2
-            if self._key(middle) < key:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < end and self._key(low) == key else None
+        return row if row < high and self._key(row) == key else None
+
+    def first_not_below(self, value: Id, *, low: int, high: int) -> int:
+        """The first of rows [low, high), all in one segment, whose id is not below `value`; `high` if none is.
+
+        `value` has the type of the ids. Integers compare by value, strings by their UTF-8 bytes.
+        """
+        key = _utf8(value) if isinstance(value, str) else value
+        return bisect_left(range(high), key, low, high, key=self._key)
 
     def _key(self, row: int) -> Any:
         if self.is_int:

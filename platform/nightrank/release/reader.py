@@ -37,8 +37,11 @@ class Release:
         """(item rows, scores) of a user's stored list, best first, without padding."""
         offsets = self.model.bucket_offsets
         bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
-        lists = self._lists("recommendations", bucket, offsets)
-        return _present(lists, user_row - int(offsets[bucket]))
+        return _present(self.bucket_lists(bucket), user_row - int(offsets[bucket]))
+
+    def bucket_lists(self, bucket: int) -> Ranked:
+        """(item rows, scores) of all users of a bucket, (users, width) each; -1 and NaN after the end of a list."""
+        return self._lists("recommendations", bucket, self.model.bucket_offsets)
 
     def similar(self, item_row: int) -> Ranked:
         """(item rows, cosines) of the items most like one, best first."""

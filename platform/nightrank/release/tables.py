@@ -67,6 +67,15 @@ def items_schema(item_id_type: str, table: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field("item_id", id_type(item_id_type), nullable=False), *others])
 
 
+def sorting(schema: pa.Schema) -> list[pq.SortingColumn]:
+    """What the rows of a table are sorted by, for readers that know to use it: its key, then the rank.
+
+    All columns ascend; null, the category over all, is first.
+    """
+    key = schema.names[: schema.names.index("rank") + 1 if "rank" in schema.names else 1]
+    return [pq.SortingColumn(place, nulls_first=True) for place in range(len(key))]
+
+
 def list_rows(topk: TopK, *, owners: pa.Array, item_ids: Ids, schema: pa.Schema) -> pa.RecordBatch:
     """A TopK as rows (owner id, rank, item id, score): owners[i] owns list i."""
     present = topk.item_rows >= 0
@@ -92,7 +101,8 @@ def write_table(
     """Write a Parquet file in one step (zstd, row groups of at most 64,000 rows) and return its record."""
     schema = schema.with_metadata(dict(metadata))
     with store.writing(key) as path:
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        order = sorting(schema)
+        with pq.ParquetWriter(path, schema, compression="zstd", sorting_columns=order) as writer:
             for batch in batches:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=ROW_GROUP_ROWS)
         return record_of(path)
