@@ -46,7 +46,8 @@ def later(old: Published, **score: Any) -> Release:
 def lists_of(release: Release) -> dict[Any, list[Any]]:
     """Every user of a release and their list, from the Parquet; empty for users without rows there."""
     lists: dict[Any, list[Any]] = {user: [] for user in release.model.user_ids.array.to_pylist()}
-    for row in pq.read_table(release.folder / "recommendations").to_pylist():
+    folder = release.files.path("arrays").parent / "recommendations"
+    for row in pq.read_table(folder).to_pylist():
         lists[row["user_id"]].append(row["item_id"])
     return lists
 
