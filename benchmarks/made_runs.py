@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -31,17 +34,7 @@ def made_run(folder: Path, *, users: int, items: int, factors: int, k: int, seen
     folder.mkdir(parents=True, exist_ok=True)
     events = folder / "events.parquet"  # names the run; nobody reads what is in it
     pq.write_table(pa.table({"user_id": [seed], "item_id": [users], "weight": [1.0]}), events)
-    job = JobConfig.model_validate(
-        {
-            "store": str(folder / "store"),
-            "seed": seed,
-            "events": {"path": str(events)},
-            "split": {"kind": "per_user", "n": 1},
-            "train": {"model": "als", "params": {"factors": factors}},
-            "score": {"k": k},
-        }
-    )
-    run = start_run(open_store(job.store), job, find_inputs(job))
+    run = run_in(folder, k=k, seed=seed)
     user_vectors, item_vectors = vectors.drawn("skewed", (users, items), factors, seed=seed)
     model = factor_model("als", {"factors": factors}, users=user_vectors, items=item_vectors)
     histories = Interactions(
@@ -53,6 +46,21 @@ def made_run(folder: Path, *, users: int, items: int, factors: int, k: int, seen
     save_model(run.path("model"), model, histories, n_buckets=default_buckets(users), seed=seed)
     run.put_json("stages/train.json", {"seconds": 0.0})
     return run
+
+
+def run_in(folder: Path, *, k: int, seed: int) -> Run:
+    """The run that `made_run` made there, or its beginning."""
+    job = JobConfig.model_validate(
+        {
+            "store": str(folder / "store"),
+            "seed": seed,
+            "events": {"path": str(folder / "events.parquet")},
+            "split": {"kind": "per_user", "n": 1},
+            "train": {"model": "als"},
+            "score": {"k": k},
+        }
+    )
+    return start_run(open_store(job.store), job, find_inputs(job))
 
 
 def score_users(run: Run, actors: ActorTable) -> float:
@@ -77,3 +85,13 @@ def drawn_histories(shape: tuple[int, int], seen: int, *, seed: int) -> csr_matr
     first[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
     ends = np.r_[0, np.cumsum(first.sum(axis=1))]
     return csr_matrix((np.ones(ends[-1], dtype=np.float32), drawn[first], ends), shape=shape)
+
+
+def machine() -> str:
+    """Processor, commit: what every figure belongs to."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    command = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "?"
+    cpus = len(os.sched_getaffinity(0))
+    return f"{names[0] if names else platform.machine()}, {cpus} CPUs, commit {commit}"

@@ -14,9 +14,7 @@ libraries loaded yet, as in a night.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from made_runs import made_run, score_users
+from made_runs import machine, made_run, score_users
 
 from nightrank.batch.run import Run
 from nightrank.config.cluster import ActorTable, load_cluster
@@ -93,19 +91,6 @@ def rounds(run: Run, actors: ActorTable, *, n_rounds: int) -> None:
     print(f"\nmiddle of the ratios: {statistics.median(ratios):.2f}x")
 
 
-def cpu() -> str:
-    """The processor's name where it can be told."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def commit() -> str:
-    """The commit that is measured."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "?"
-
-
 def main() -> None:
     """Make the model, start a cluster, time, print."""
     from nightrank.cluster.local import applied_env, local_cluster
@@ -122,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes = {name: getattr(options, name) for name in ("users", "items", "factors", "k", "seen", "seed")}
     actors = load_cluster()
-    print(f"{cpu()}, commit {commit()}, " + ", ".join(f"{name} {value}" for name, value in sizes.items()))
+    print(f"{machine()}, " + ", ".join(f"{name} {value}" for name, value in sizes.items()))
     with tempfile.TemporaryDirectory() as name:
         run = made_run(Path(name) / "run", **sizes)
         with (
