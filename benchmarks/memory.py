@@ -6,8 +6,8 @@
 The driver is a process of its own, so what makes the data does not count, and joins a local cluster as a night does;
 the scorers are the actors of the shipped cluster.yaml. Memory is `Anonymous` of /proc/PID/smaps_rollup: private pages
 that no file backs. The model, which all scorers map from the same files, is not in it, nor is Ray's object store. It
-is read about every 50 ms, so a shorter peak can be missed. Peaks of the processes come at different moments: the ratio
-is of the sum of each one's own peak, and what was there at once stands beside it. Linux.
+is read about every 50 ms, so a shorter peak can be missed. Processes peak at different moments: the ratio is of the
+sum of each one's own peak, and what was there at once stands beside it. Linux.
 """
 
 from __future__ import annotations
@@ -59,17 +59,19 @@ def anonymous_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def scorers() -> list[int]:
-    """The scorers on this machine."""
+def scorers(address: str) -> list[int]:
+    """The scorers of this cluster: its raylet, which started them, was told the address."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if any(SCORER in word for word in process.cmdline()):
-                found.append(process.pid)
+                parent = process.parent()
+                if parent is not None and any(address in word for word in parent.cmdline()):
+                    found.append(process.pid)
     return found
 
 
-def measured(folder: Path, options: argparse.Namespace) -> tuple[float, int, Peaks]:
+def measured(folder: Path, options: argparse.Namespace, *, address: str) -> tuple[float, int, Peaks]:
     """Seconds of the stage, the driver's pid, and the peaks while it ran."""
     command = [sys.executable, __file__, "--drive", str(folder), "--k", str(options.k)]
     peaks, pids, looked = Peaks(), [], 0.0
@@ -78,7 +80,7 @@ def measured(folder: Path, options: argparse.Namespace) -> tuple[float, int, Pea
     ) as driver:
         while driver.poll() is None:
             if time.monotonic() - looked > 0.3:
-                pids, looked = scorers(), time.monotonic()
+                pids, looked = scorers(address), time.monotonic()
             peaks.note([driver.pid, *pids])
             time.sleep(PAUSE_S)
         said = driver.stdout.read() if driver.stdout is not None else ""
@@ -109,8 +111,6 @@ def main() -> None:
         return
     sizes = {name: getattr(options, name) for name in ("items", "factors", "k", "seen", "seed")}
     print(f"{machine()}, " + ", ".join(f"{name} {value}" for name, value in sizes.items()))
-    if already := scorers():
-        raise SystemExit(f"scorers of others run here (pids {already}): they would be counted")
     base = None
     print(f"\n{HEADER}\n|{'---|' * (HEADER.count('|') - 1)}")
     with (
@@ -120,7 +120,7 @@ def main() -> None:
     ):
         for users in sorted(int(number) for number in options.users.split(",")):
             run = made_run(Path(name) / str(users), users=users, **sizes)
-            seconds, driver, peaks = measured(Path(name) / str(users), options)
+            seconds, driver, peaks = measured(Path(name) / str(users), options, address=cluster.address)
             buckets = len(run.store.children(run.name("buckets")))
             whole = sum(peaks.own.values())
             base = whole if users == AGAINST else base
