@@ -47,6 +47,9 @@ bench: setup
 	$(BIN)/python benchmarks/svd.py
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/batch_peers.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start
