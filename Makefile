@@ -45,7 +45,7 @@ format: setup
 soak: setup .venv/spark
 	$(BIN)/pytest -m soak --timeout 1800
 
-bench: setup
+bench: setup .venv/spark
 	$(BIN)/python benchmarks/top_k.py
 	$(BIN)/python benchmarks/ials.py
 	$(BIN)/python benchmarks/synth.py
@@ -53,6 +53,9 @@ bench: setup
 	$(BIN)/python benchmarks/svd.py
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/batch_peers.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

@@ -126,9 +126,9 @@ def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    pool = ActorPoolStrategy(
-        min_size=min(spec.min_count, len(units)), max_size=min(spec.max_count, len(units))
-    )
+    most = min(spec.max_count, len(units))
+    # All at once: Ray Data would start the others only when the first has been at work for a while.
+    pool = ActorPoolStrategy(min_size=min(spec.min_count, most), max_size=most, initial_size=most)
     results = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
         ScoreUnits,
         batch_size=1,

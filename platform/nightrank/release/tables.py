@@ -101,8 +101,28 @@ def write_table(
     """Write a Parquet file in one step (zstd, row groups of at most 64,000 rows) and return its record."""
     schema = schema.with_metadata(dict(metadata))
     with store.writing(key) as path:
-        order = sorting(schema)
-        with pq.ParquetWriter(path, schema, compression="zstd", sorting_columns=order) as writer:
+        with pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=_repeating(schema),
+            sorting_columns=sorting(schema),
+        ) as writer:
             for batch in batches:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=ROW_GROUP_ROWS)
         return record_of(path)
+
+
+def _repeating(schema: pa.Schema) -> bool | list[str]:
+    """The columns of a table of lists that a dictionary makes smaller: whose list it is, rank, and texts.
+
+    Scores and integer ids of listed items are as short as their places in a dictionary: with one, a file was 1.4
+    times as large and took twice the time. Other tables: whatever pyarrow chooses.
+    """
+    if "rank" not in schema.names:
+        return True
+    return [
+        field.name
+        for place, field in enumerate(schema)
+        if place == 0 or field.name == "rank" or pa.types.is_string(field.type)
+    ]
