@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from nightrank.errors import ReleaseError, StoreConflict
 from nightrank.release.files import record_of
 from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, pointer, read_manifest, release_key
+from nightrank.release.regular import regular_size
 from nightrank.release.store import Store
 
 
@@ -58,20 +60,28 @@ def verify(store: Store, release_id: str) -> Manifest:
 
 def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
     """One line for every file that is missing, differs or does not belong."""
+    folder = store.path(release_key(manifest.release))
     for name, expected in manifest.files.items():
         try:
+            regular_size(folder, name)
             found = record_of(store.path(release_key(manifest.release, name)))
         except ReleaseError as error:
             yield f"{name}: {error}"
+            continue
+        except OSError:
+            yield f"{name}: {PurePosixPath(name).name} is missing"
             continue
         if found != expected:
             yield f"{name}: found {found.bytes} bytes with sha256 {found.sha256[:12]}, " + (
                 f"the manifest says {expected.bytes} with {expected.sha256[:12]}"
             )
-    folder = store.path(release_key(manifest.release))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != "manifest.json" and name not in manifest.files:
+        if (
+            not (path.is_dir() and not path.is_symlink())
+            and name != "manifest.json"
+            and name not in manifest.files
+        ):
             yield f"{name}: not in the manifest"
 
 

@@ -16,6 +16,7 @@ from nightrank.errors import ReleaseError
 from nightrank.release.files import open_array, part_name
 from nightrank.release.manifest import Manifest, current, read_manifest, release_key
 from nightrank.release.model_files import ModelFiles, open_ids, open_model
+from nightrank.release.regular import regular_size
 from nightrank.release.store import Store
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -39,20 +40,20 @@ class Release:
         offsets = self.model.bucket_offsets
         bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
         lists = self._lists("recommendations", bucket, offsets)
-        return _present(lists, user_row - int(offsets[bucket]))
+        return self._known(_present(lists, user_row - int(offsets[bucket])), "recommendations")
 
     def similar(self, item_row: int) -> Ranked:
         """(item rows, cosines) of the items most like one, best first."""
         part = int(np.searchsorted(self.similar_offsets, item_row, side="right")) - 1
         lists = self._lists("similar_items", part, self.similar_offsets)
-        return _present(lists, item_row - int(self.similar_offsets[part]))
+        return self._known(_present(lists, item_row - int(self.similar_offsets[part])), "similar_items")
 
     def history(self, user_row: int) -> Ranked:
         """(item rows, weights) of what a user did, strongest first, then by row."""
         start, end = (int(bound) for bound in self.model.seen.indptr[user_row : user_row + 2])
         items, weights = self.model.seen.indices[start:end], self.model.seen.data[start:end]
         order = np.lexsort((items, -weights))
-        return items[order], weights[order]
+        return self._known((items[order], weights[order]), "seen_items")
 
     def title(self, item_row: int) -> str | None:
         """The title of an item, None where the release has none."""
@@ -90,6 +91,16 @@ class Release:
     def _opened(self) -> dict[tuple[str, int], Ranked]:
         return {}
 
+    def _known(self, ranked: Ranked, what: str) -> Ranked:
+        """The same, once every row in it is an item's; contents are otherwise verified by checksum alone."""
+        rows = ranked[0]
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.model.card.n_items:
+            raise ReleaseError(
+                f"release {self.id} is damaged: {what} names item row {rows.max()} of {self.model.card.n_items}; "
+                "`nightrank releases verify` names all that is wrong with it"
+            )
+        return ranked
+
     def _lists(self, table: str, part: int, offsets: NDArray[np.int64]) -> Ranked:
         if (table, part) not in self._opened:
             items, scores = list_array_names(table, part, len(offsets) - 1)
@@ -119,13 +130,18 @@ def open_release(store: Store, id: str | None = None) -> Release:
     folder = store.path(release_key(id))
     for name, expected in manifest.files.items():
         try:
-            size = (folder / name).stat().st_size
+            size = regular_size(folder, name)
         except OSError:
             raise ReleaseError(f"release {id} is damaged: {name} is missing") from None
+        except ReleaseError as error:
+            raise ReleaseError(f"release {id} is damaged: {error}") from None
         if size != expected.bytes:
             raise ReleaseError(f"release {id} is damaged: {name} has {size} bytes, not {expected.bytes}")
     model = open_model(folder / "arrays")
     model.check()
+    bounds = model.bucket_offsets
+    if bounds[0] != 0 or (bounds[1:] < bounds[:-1]).any():
+        raise ReleaseError(f"release {id} is damaged: bucket_offsets.npy does not rise from 0")
     return Release(manifest=manifest, folder=folder, model=model)
 
 

@@ -8,6 +8,7 @@ place in one step. Anything but a local folder is refused by name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,6 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 from nightrank.errors import ReleaseError, SettingsError, StoreConflict
+from nightrank.release.regular import regular_size
+
+# What the place is to blame for, not the writer.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 class Stored(NamedTuple):
@@ -67,10 +72,14 @@ class LocalStore:
 
     def read(self, key: str) -> Stored | None:
         """See Store."""
+        path = self.path(key)
         try:
-            data = self.path(key).read_bytes()
+            regular_size(path.parent, path.name)  # no link, and nothing that would be waited for
+            data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ReleaseError as error:
+            raise ReleaseError(f"{key} in store {self.url} cannot be read: {error}") from None
         except OSError as error:
             raise ReleaseError(f"{key} in store {self.url} cannot be read: {error.strerror}") from None
         return Stored(data, hashlib.sha256(data).hexdigest())
@@ -143,21 +152,41 @@ def checked_key(key: str) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary neighbour to write; put in place in one step, synced, when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
+    """A temporary neighbour to write; put in place in one step, synced, when the block ends well.
+
+    Raises ReleaseError that names the file where the disk takes no more of it.
+    """
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
-            os.fsync(folder)  # the name, too, survives a power cut
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the name, too, survives a power cut
+            finally:
+                os.close(folder)
         finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A disk that takes no more as a ReleaseError; other errors, of the block too, as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.errno not in UNWRITABLE:
+            raise
+        cut_short = f"the disk took no more of it ({error})"  # numpy says how much, but not why
+        reason = cut_short if error.errno is None else os.strerror(error.errno)
+        raise ReleaseError(
+            f"{path} cannot be written: {reason}; expected room and leave to write in the store: make both, then run "
+            "the same command again, which goes on where this one stopped"
+        ) from error
