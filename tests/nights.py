@@ -22,7 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+import made
+from nightrank.batch.nightly import open_run
+from nightrank.batch.publish import publish
 from nightrank.cluster.local import LocalCluster
+from nightrank.config.job import load_job
 from nightrank.release import open_release, open_store
 from nightrank.release.publish import verify
 
@@ -54,17 +58,10 @@ class Night:
         shutil.copytree(self.trained, store, dirs_exist_ok=True)
         return store
 
-    def start(self, store: Path, *, stage: str = "nightly") -> subprocess.Popen[str]:
+    def start(self, store: Path, *, actors: Path | None = None) -> subprocess.Popen[str]:
         """A driver of its own, that ends or is ended."""
-        words = [
-            stage,
-            "--config",
-            str(self.config),
-            "--cluster",
-            str(self.actors),
-            "--set",
-            f"store={store}",
-        ]
+        where = ["--cluster", str(self.actors if actors is None else actors), "--set", f"store={store}"]
+        words = ["nightly", "--config", str(self.config), *where]
         return subprocess.Popen(
             [sys.executable, "-c", "from nightrank.cli import main; main()", *words],
             env={**os.environ, **self.cluster.env},
@@ -73,13 +70,13 @@ class Night:
             text=True,
         )
 
-    def run(self, store: Path, *, stage: str = "nightly") -> Ended:
+    def run(self, store: Path) -> Ended:
         """A driver from its start to its end."""
-        return ended(self.start(store, stage=stage))
+        return ended(self.start(store))
 
 
 def trained_night(cluster: LocalCluster, folder: Path, *, n_users: int, n_items: int) -> Night:
-    """Events of a made-up shop, and a store in `folder` where the night is trained."""
+    """Events of a made-up shop, and a store in `folder` where the night is trained, in this process."""
     rng = np.random.default_rng(0)
     popularity, n_events = 1.0 / np.arange(1, n_items + 1) ** 0.8, 12 * n_users
     events = {
@@ -102,9 +99,15 @@ def trained_night(cluster: LocalCluster, folder: Path, *, n_users: int, n_items:
         actors=scorers(folder / "two.yaml", num_cpus=0.7, count=2),
         many_actors=scorers(folder / "three.yaml", num_cpus=1, count=3),
     )
-    done = night.run(night.trained, stage="train")
-    assert done.code == 0, done.log
+    made.trained_run(load_job(night.config, overrides=[f"store={night.trained}"]), threads=2)
     return night
+
+
+def undisturbed_content(night: Night, store: Path) -> dict[str, str]:
+    """The checksums of the night's release, made in this process: nothing of Ray is in them."""
+    run = open_run(load_job(night.config, overrides=[f"store={night.copy(store)}"]))
+    publish(made.score_in_process(run, threads=2))
+    return content(store)
 
 
 def scorers(path: Path, *, num_cpus: float, count: int) -> Path:

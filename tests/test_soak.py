@@ -24,11 +24,11 @@ from nights import (
     STAMP,
     Night,
     assert_whole,
-    content,
     ended,
     recorded,
     rewritten,
     trained_night,
+    undisturbed_content,
     until_done,
     wait_for_records,
 )
@@ -76,9 +76,7 @@ def night(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Ni
 @pytest.fixture(scope="module")
 def undisturbed(night: Night) -> dict[str, str]:
     """The checksums of a night that nobody disturbed."""
-    store = night.copy(night.config.parent / "undisturbed")
-    until_done(night, store)
-    return content(store)
+    return undisturbed_content(night, night.config.parent / "undisturbed")
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS), ids=lambda seed: f"{seed}-{harm_of(seed)}")
