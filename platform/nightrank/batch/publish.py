@@ -17,6 +17,7 @@ import scipy
 import nightrank
 from nightrank.batch.inputs import load_items
 from nightrank.batch.popular import popular_batch
+from nightrank.batch.records import BucketRecord
 from nightrank.batch.run import Run
 from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unit_files
 from nightrank.data.ids import STRING, Ids
@@ -58,7 +59,7 @@ def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
     units = list(all_units(model))
     files: dict[str, FileRecord] = {}
     for unit in units:
-        record = run.get_json(record_name(unit))
+        record = run.get_json(record_name(unit), shape=BucketRecord)
         if record is None or record["model_hash"] != model.card.model_hash:
             raise ReleaseError(
                 f"run {run.key} has no {record_name(unit)} of its model; run the score stage again"

@@ -18,6 +18,7 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from nightrank.batch.records import BucketRecord
 from nightrank.batch.run import Run
 from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
@@ -51,7 +52,11 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
             log.info("%d of %d parts are there already", len(units) - len(missing), len(units))
         if missing:
             _score(run, missing, spec=actors.scorer)
-        records = [run.get_json(record_name(unit)) for unit in units if unit["table"] == RECOMMENDATIONS]
+        records = [
+            run.get_json(record_name(unit), shape=BucketRecord)
+            for unit in units
+            if unit["table"] == RECOMMENDATIONS
+        ]
         for count in ("users", "rows", "empty_users"):
             outcome[count] = sum(record[count] for record in records)
     return outcome
@@ -92,7 +97,7 @@ def unit_files(unit: Unit) -> tuple[str, str, str]:
 
 
 def _intact(run: Run, unit: Unit, *, model_hash: str) -> bool:
-    record = run.get_json(record_name(unit))
+    record = run.get_json(record_name(unit), shape=BucketRecord)
     if record is None or record["model_hash"] != model_hash:
         return False
     paths = {name: run.store.path(release_key(run.record.release, name)) for name in record["files"]}
