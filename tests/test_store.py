@@ -199,7 +199,7 @@ def test_delete_and_children(store: LocalStore) -> None:
 def test_what_cannot_be_read_is_a_named_error(store: LocalStore) -> None:
     """A key that is a folder is a ReleaseError with the key, not a raw OSError and not absence."""
     store.put("runs/a", b"")
-    with pytest.raises(ReleaseError, match=r"runs in store .* cannot be read: Is a directory"):
+    with pytest.raises(ReleaseError, match=r"runs in store .* cannot be read: runs is a folder"):
         store.read("runs")
 
 
