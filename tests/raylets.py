@@ -47,6 +47,12 @@ class Raylet:
                 start_new_session=True,
             )
 
+    def pids(self) -> set[int]:
+        """The processes of this node."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
+        return set()
+
     def kill(self) -> None:
         """SIGKILL of the raylet and all of its workers, as when a machine is lost."""
         family: list[psutil.Process] = []

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from kills import workers
 from made import GENRES, make_events, make_items
 from nightrank.cli import main
 from nightrank.cluster.check import check
@@ -221,31 +220,6 @@ def test_workers_run_the_package_that_the_job_brought(night: Night) -> None:
     with applied_env(night.cluster), joined():
         where = run_task(package_folder, spec=load_cluster(REPO / "cluster.yaml").driver)
     assert "py_modules" in where
-
-
-def test_a_killed_scorer_changes_nothing(night: Night, first: dict[str, Any]) -> None:
-    """kill -9 of scorers while they work: every bucket is written once and the bytes equal the undisturbed."""
-    other = night.folder / "killed"
-    slow = f"score.k=20,store={other}".split(",")
-    environment = {**os.environ, **night.cluster.env}
-    driver = subprocess.Popen(
-        [sys.executable, "-c", "from nightrank.cli import main; main()", "nightly", *config(night, *slow)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    killed = 0
-    while driver.poll() is None and killed < 3:
-        for _, scorer in workers(night.cluster, "ScoreUnits"):
-            scorer.kill()
-            killed += 1
-        time.sleep(0.05)
-    output, log = driver.communicate(timeout=200)
-    assert driver.returncode == 0, log
-    assert killed, "no scorer was seen, so nothing was tested"
-    release = json.loads(output.splitlines()[-1])["release"]
-    assert parquet_bytes(other, release) == parquet_bytes(night.store, first["release"])
 
 
 def test_the_service_answers_from_the_release_in_service(

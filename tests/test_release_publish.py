@@ -139,7 +139,7 @@ def test_publish_needs_the_score_stage(tmp_path: Path) -> None:
     run = made.trained_run(made.make_job(tmp_path))
     with pytest.raises(DataError, match="has not finished its score stage"):
         publish(run)
-    run.put_json("stages/score.json", {"users": 1, "rows": 1, "empty_users": 0})
+    run.put_json("stages/score.json", {"users": 1, "rows": 1, "empty_users": 0, "seconds": 0.0})
     assert "run the score stage again" in refusal(lambda: publish(run))
 
 

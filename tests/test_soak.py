@@ -1,114 +1,191 @@
-"""Long kill tests, run by `make soak`: whatever dies and whenever, every user is written exactly once."""
+"""Fifty disturbed nights, run by `make soak`: whatever dies and whenever, every user is written exactly once.
+
+Each round copies a trained store, disturbs the night at a random moment in one way, and runs the same command
+until it ends well. A seed says what a round does; its name in the report says it too.
+"""
 
 from __future__ import annotations
 
-import os
 import random
-import signal
+import re
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
 
+from fulldisk import SmallDisk, bytes_of, small_disk
 from kills import workers
 from nightrank.cluster.local import LocalCluster
-from nightrank.release import open_release, open_store
-from nightrank.release.publish import verify
+from nights import (
+    BUCKETS,
+    STAMP,
+    Night,
+    assert_whole,
+    ended,
+    recorded,
+    rewritten,
+    trained_night,
+    undisturbed_content,
+    until_done,
+    wait_for_records,
+)
+from raylets import Raylet, more_nodes
 
 pytestmark = [pytest.mark.soak, pytest.mark.ray]
 
-N_USERS, N_ITEMS, N_EVENTS, ROUNDS = 20_000, 5_000, 400_000, 6
+N_USERS, N_ITEMS, ROUNDS = 20_000, 4_000, 50
+HARMS = ("scorer", "driver", "raylet", "full-scoring", "full-publishing")
+
+
+def harm_of(seed: int) -> str:
+    """What a round does: drawn, but none is left out of fifty."""
+    return random.Random(seed // len(HARMS)).sample(HARMS, len(HARMS))[seed % len(HARMS)]
+
+
+@dataclass
+class Round:
+    """One disturbed night."""
+
+    night: Night
+    store: Path
+    rng: random.Random
+    told: list[object] = field(default_factory=list)
+    before: dict[Path, STAMP] = field(default_factory=dict)
+
+    def until_a_moment(self, driver: subprocess.Popen[str]) -> None:
+        """Wait for a number of finished parts, drawn, and a little more; what is recorded then is noted."""
+        wanted = self.rng.randrange(BUCKETS - 1)
+        assert wait_for_records(driver, self.store, wanted), ended(driver).log
+        time.sleep(self.rng.uniform(0.0, 6.0 if wanted == 0 else 0.1))
+        self.told.append(f"{wanted} parts")
+
+    def note(self) -> None:
+        """What is recorded now must not be written again."""
+        self.before = recorded(self.store)
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A job over events that take each stage some seconds, in eight buckets."""
-    folder = tmp_path_factory.mktemp("soak")
-    rng = np.random.default_rng(0)
-    popularity = 1.0 / np.arange(1, N_ITEMS + 1) ** 0.8
-    events = {
-        "user_id": rng.integers(N_USERS, size=N_EVENTS),
-        "item_id": rng.choice(N_ITEMS, size=N_EVENTS, p=popularity / popularity.sum()),
-        "timestamp": rng.integers(1_600_000_000, 1_700_000_000, size=N_EVENTS),
-    }
-    pq.write_table(pa.table(events), folder / "events.parquet")
-    job = {
-        "events": {"path": str(folder / "events.parquet"), "columns": {"time": "timestamp"}},
-        "train": {"model": "als", "params": {"factors": 64, "epochs": 5}},
-        "gate": {"min_change": -1.0, "min_coverage": 0.0},
-        "score": {"buckets": 8},
-    }
-    (folder / "job.yaml").write_text(yaml.safe_dump(job))
-    return folder / "job.yaml"
-
-
-def start(cluster: LocalCluster, config: Path, store: Path) -> subprocess.Popen[bytes]:
-    """A nightly driver of its own."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-c", "from nightrank.cli import main; main()"),
-            *("nightly", "--config", str(config), "--set", f"store={store}"),
-        ],
-        env={**os.environ, **cluster.env},
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def recommendations(store: Path) -> dict[str, bytes]:
-    """The bucket files of the release in service, checked against its manifest."""
-    opened = open_store(str(store))
-    release = open_release(opened)
-    verify(opened, release.id)
-    folder = store / "releases" / release.id / "recommendations"
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def night(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    """Scoring takes seconds, after some in which Ray starts the scorers."""
+    return trained_night(cluster, tmp_path_factory.mktemp("soak"), n_users=N_USERS, n_items=N_ITEMS)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: LocalCluster, config: Path) -> dict[str, bytes]:
-    """The bytes of a night that nobody disturbed."""
-    store = config.parent / "undisturbed"
-    assert start(cluster, config, store).wait() == 0
-    return recommendations(store)
+def undisturbed(night: Night) -> dict[str, str]:
+    """The checksums of a night that nobody disturbed."""
+    return undisturbed_content(night, night.config.parent / "undisturbed")
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
-def test_kills_leave_the_same_bytes(
-    cluster: LocalCluster, config: Path, undisturbed: dict[str, bytes], seed: int
+@pytest.mark.parametrize("seed", range(ROUNDS), ids=lambda seed: f"{seed}-{harm_of(seed)}")
+def test_a_disturbed_night_ends_as_an_undisturbed_one(
+    night: Night, undisturbed: dict[str, str], tmp_path: Path, seed: int
 ) -> None:
-    """kill -9 of drivers and workers at random moments, then the same command again: every user exactly once
-    and the bytes of an undisturbed run."""
-    rng = random.Random(seed)
-    store = config.parent / f"round-{seed}"
-    kills = []
-    for _ in range(3):
-        driver = start(cluster, config, store)
-        time.sleep(rng.uniform(3.0, 20.0))
-        kills.append(kill_something(cluster, driver, rng))
-        if driver.poll() is None and kills[-1] != "driver":
-            driver.wait()
-    assert start(cluster, config, store).wait() == 0, kills
-    assert recommendations(store) == undisturbed, kills
-    users, rows, repeated = duckdb.sql(
-        "SELECT count(DISTINCT user_id), count(*), count(*) - count(DISTINCT (user_id, rank)) "
-        f"FROM '{store}/releases/{open_release(open_store(str(store))).id}/recommendations/*.parquet'"
-    ).fetchall()[0]
-    assert (repeated, rows) == (0, 100 * users), kills
+    """The same command again: every user exactly once, the same bytes, and what was recorded not rewritten."""
+    harm, rng = harm_of(seed), random.Random(seed)
+    one = Round(night, tmp_path / "store", rng)
+    for harmed in HARMED[harm](one):
+        one.told.append(harmed)
+        one.told += [end.log for end in until_done(night, one.store)]
+        assert rewritten(one.before) == [], one.told
+        assert_whole(one.store, undisturbed, n_users=N_USERS, told=one.told)
 
 
-def kill_something(cluster: LocalCluster, driver: subprocess.Popen[bytes], rng: random.Random) -> str:
-    """SIGKILL the driver, or a worker process that is running a trial, a fit or a bucket; says which."""
-    busy = list(workers(cluster, "MapWorker", "_judge", "_fit_all"))
-    if busy and rng.random() < 0.6:
-        title, victim = rng.choice(busy)
-        victim.kill()
-        return title
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    return "driver"
+def with_a_killed_scorer(one: Round) -> Iterator[str]:
+    """SIGKILL of one scorer while it has a bucket in hand, or before its first."""
+    one.night.copy(one.store)
+    driver = one.night.start(one.store)
+    one.until_a_moment(driver)
+    scorers: list[tuple[str, object]] = []
+    while not scorers:
+        assert driver.poll() is None, ended(driver).log
+        scorers = list(workers(one.night.cluster, "ScoreUnits"))
+    one.note()
+    title, victim = one.rng.choice(scorers)
+    victim.kill()
+    end = ended(driver)
+    yield f"{title.strip()}: driver {end.code}"
+
+
+def with_a_killed_driver(one: Round) -> Iterator[str]:
+    """SIGKILL of the driver; its scorers live on for a moment."""
+    one.night.copy(one.store)
+    driver = one.night.start(one.store)
+    one.until_a_moment(driver)
+    one.note()
+    driver.kill()
+    yield f"driver {ended(driver).code}"
+
+
+def with_a_killed_raylet(one: Round) -> Iterator[str]:
+    """SIGKILL of one of three nodes with all of its workers."""
+    one.night.copy(one.store)
+    with more_nodes(one.night.cluster, 2, num_cpus=1, logs=one.store.parent) as raylets:
+        driver = one.night.start(one.store, actors=one.night.many_actors)
+        one.until_a_moment(driver)
+        busy: list[Raylet] = []
+        while not busy:
+            assert driver.poll() is None, ended(driver).log
+            scorers = {process.pid for _, process in workers(one.night.cluster, "ScoreUnits")}
+            busy = [raylet for raylet in raylets if scorers & raylet.pids()]
+        one.note()
+        one.rng.choice(busy).kill()
+        end = ended(driver)
+        yield f"raylet with a scorer: driver {end.code}"
+
+
+def with_a_full_disk(stage: str) -> Callable[[Round], Iterator[str]]:
+    """A disk with room for a part, drawn, of what a stage writes; more room for the second command."""
+
+    def harm(one: Round) -> Iterator[str]:
+        parts = sizes(one.night)
+        first, last = parts[stage]
+        room = first + int(one.rng.uniform(0.0, 0.95) * (last - first))
+        with small_disk(one.store, n_bytes=room) as disk:
+            one.night.copy(one.store)
+            driver = one.night.start(one.store)
+            end = ended(driver)
+            assert_told(end.code, end.log)
+            one.note()
+            grow(disk, parts)
+            yield f"full at {room}"
+
+    return harm
+
+
+def assert_told(code: int, log: str) -> None:
+    """A full disk ends the command with exit code 1 and a line that names a file and the cure, no traceback."""
+    assert code == 1, log
+    assert re.search(r"/store/\S+ cannot be written: (No space left on device|the disk took no more)", log), (
+        log
+    )
+    assert "run the same command again" in log, log
+    assert "Traceback" not in log, log
+
+
+def sizes(night: Night) -> dict[str, tuple[int, int]]:
+    """Bytes of the store before and after each stage, from the undisturbed one."""
+    done = night.config.parent / "undisturbed"
+    (folder,) = (done / "releases").iterdir()
+    copied = [path for path in folder.glob("*") if path.is_file()] + list(folder.glob("arrays/*.*"))
+    published = bytes_of(done.rglob("*"))
+    return {
+        "score": (bytes_of(night.trained.rglob("*")), published - bytes_of(copied)),
+        "publish": (published - bytes_of(copied), published),
+    }
+
+
+def grow(disk: SmallDisk, parts: dict[str, tuple[int, int]]) -> None:
+    """Room for everything."""
+    disk.resize(2 * parts["publish"][1])
+
+
+HARMED: dict[str, Callable[[Round], Iterator[str]]] = {
+    "scorer": with_a_killed_scorer,
+    "driver": with_a_killed_driver,
+    "raylet": with_a_killed_raylet,
+    "full-scoring": with_a_full_disk("score"),
+    "full-publishing": with_a_full_disk("publish"),
+}

@@ -181,7 +181,7 @@ def test_delete_and_children(any_store: Store) -> None:
 def test_what_cannot_be_read_is_a_named_error(store: LocalStore) -> None:
     """A key that is a folder is a ReleaseError with the key, not a raw OSError and not absence."""
     store.put("runs/a", b"")
-    with pytest.raises(ReleaseError, match=r"runs in store .* cannot be read: Is a directory"):
+    with pytest.raises(ReleaseError, match=r"runs in store .* cannot be read: runs is a folder"):
         store.read("runs")
 
 
@@ -209,9 +209,11 @@ def test_keys_that_leave_the_folder_are_refused(store: LocalStore, key: str) -> 
         store.path,
         store.delete_folder,
         store.names,
-        store.record,
+        lambda key: store.record(key, "a"),
+        lambda key: store.record("a", key),
+        lambda key: store.sizes("a", [key]),
         lambda key: store.copy("a", key),
-        lambda key: store.sizes([key]),
+        lambda key: store.sizes(key, ["a"]),
         store.read,
         store.delete,
         store.children,

@@ -17,6 +17,7 @@ import scipy
 import nightrank
 from nightrank.batch.inputs import load_items
 from nightrank.batch.popular import popular_batch
+from nightrank.batch.records import BucketRecord
 from nightrank.batch.run import Run
 from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unpacked
 from nightrank.data.ids import STRING, Ids
@@ -59,7 +60,7 @@ def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
     files: dict[str, FileRecord] = {}
     recommended = np.zeros(model.card.n_items, dtype=bool)
     for unit in units:
-        record = run.get_json(record_name(unit))
+        record = run.get_json(record_name(unit), shape=BucketRecord)
         if record is None or record["model_hash"] != model.card.model_hash:
             raise ReleaseError(
                 f"run {run.key} has no {record_name(unit)} of its model; run the score stage again"
@@ -124,7 +125,7 @@ def _copy_model(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
     """The arrays as train recorded them; whether they still are is found when the release is verified."""
     for name in [*model.card.files, "model.json"]:
         run.store.copy(run.name(f"model/{name}"), release_key(run.record.release, f"arrays/{name}"))
-    card = run.store.record(release_key(run.record.release, "arrays/model.json"))
+    card = run.store.record(release_key(run.record.release), "arrays/model.json")
     return {"arrays/model.json": card} | {f"arrays/{name}": one for name, one in model.card.files.items()}
 
 

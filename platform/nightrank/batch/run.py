@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nightrank.batch.inputs import Inputs
+from nightrank.batch.records import STAGE_RECORDS, read_json
 from nightrank.config.job import JobConfig
 from nightrank.errors import DataError, ReleaseError, StoreConflict
 from nightrank.release.manifest import current, read_manifest
@@ -79,19 +80,13 @@ class Run:
         """Write a small record in one step."""
         self.store.put(self.name(name), json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
-    def get_json(self, name: str) -> Any:
-        """A small record, or None where there is none."""
-        found = self.store.read(self.name(name))
-        try:
-            return None if found is None else json.loads(found.data)
-        except ValueError:
-            raise ReleaseError(
-                f"{self.name(name)} in store {self.store.url} is not JSON; delete it to have the stage run again"
-            ) from None
+    def get_json(self, name: str, *, shape: type[BaseModel] | None = None) -> Any:
+        """A small record, or None where there is none. Raises ReleaseError where it is not JSON of that shape."""
+        return read_json(self.store, self.name(name), shape=shape)
 
     def stage(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage left behind, None where it is not finished."""
-        found: dict[str, Any] | None = self.get_json(f"stages/{stage}.json")
+        found: dict[str, Any] | None = self.get_json(f"stages/{stage}.json", shape=STAGE_RECORDS[stage])
         return found
 
     def finished(self, stage: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import ray
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext
 
+from nightrank.batch.records import BucketRecord, read_json
 from nightrank.batch.run import Run
 from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
@@ -31,7 +32,7 @@ from nightrank.release.files import part_name, save_array
 from nightrank.release.manifest import release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.reader import item_parts, list_array_names
-from nightrank.release.store import open_store
+from nightrank.release.store import Store, open_store
 from nightrank.release.tables import list_rows, recommendations_schema, similar_items_schema, write_table
 
 log = logging.getLogger("nightrank.score")
@@ -51,7 +52,11 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
             log.info("%d of %d parts are there already", len(units) - len(missing), len(units))
         if missing:
             _score(run, missing, spec=actors.scorer)
-        records = [run.get_json(record_name(unit)) for unit in units if unit["table"] == RECOMMENDATIONS]
+        records = [
+            run.get_json(record_name(unit), shape=BucketRecord)
+            for unit in units
+            if unit["table"] == RECOMMENDATIONS
+        ]
         for count in ("users", "rows", "empty_users"):
             outcome[count] = sum(record[count] for record in records)
     return outcome
@@ -60,7 +65,8 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
 def missing_units(run: Run) -> list[Unit]:
     """The units without a record, or whose files are not what their record says; reads them all."""
     model = open_model(run.store, run.name("model"))
-    return [unit for unit in all_units(model) if not _intact(run, unit, model_hash=model.card.model_hash)]
+    given = {"run": run.name(""), "release": run.record.release, "model_hash": model.card.model_hash}
+    return [unit for unit in all_units(model) if intact(run.store, unit, **given) is None]
 
 
 def all_units(model: ModelFiles) -> Iterator[Unit]:
@@ -105,20 +111,22 @@ def unpacked(text: str, *, n_items: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=n_items).astype(bool)
 
 
-def _intact(run: Run, unit: Unit, *, model_hash: str) -> bool:
-    record = run.get_json(record_name(unit))
+def intact(store: Store, unit: Unit, *, run: str, release: str, model_hash: str) -> dict[str, Any] | None:
+    """The record of a unit whose files are all what it says, None where it has to be written; reads them all.
+
+    run: the key of the run's folder, with a slash at its end.
+    """
+    record: dict[str, Any] | None = read_json(store, f"{run}{record_name(unit)}", shape=BucketRecord)
     if record is None or record["model_hash"] != model_hash:
-        return False
-    keys = {name: release_key(run.record.release, name) for name in record["files"]}
-    if run.store.sizes(list(keys.values())) != [one["bytes"] for one in record["files"].values()]:
-        return False
+        return None
+    folder, files = release_key(release), record["files"]
     try:
-        return all(
-            run.store.record(keys[name]).model_dump() == expected
-            for name, expected in record["files"].items()
-        )
+        if store.sizes(folder, list(files)) != [one["bytes"] for one in files.values()]:
+            return None
+        same = all(store.record(folder, name).model_dump() == expected for name, expected in files.items())
     except ReleaseError:
-        return False
+        return None
+    return record if same else None
 
 
 def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
@@ -216,8 +224,15 @@ class ScoreUnits:
         }
 
     def write(self, unit: Unit) -> int:
-        """Write a unit's files, then its record; returns the number of users in it."""
+        """Write a unit's files, then its record; returns the number of users in it.
+
+        A unit that is whole is left alone: Ray asks again for one whose scorer died with the record in place.
+        """
         unit = {key: value if isinstance(value, str) else int(value) for key, value in unit.items()}
+        given = {"run": self.run, "release": self.release, "model_hash": self.model.card.model_hash}
+        done = intact(self.store, unit, **given)
+        if done is not None:
+            return int(done["users"])
         lists = list(self._lists(unit))
         table, items, scores = (release_key(self.release, name) for name in unit_files(unit))
         files = {unit_files(unit)[0]: self._write_table(table, unit, lists)}

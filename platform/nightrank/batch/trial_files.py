@@ -33,7 +33,7 @@ def records_of(run: Run) -> list[Record]:
 
 
 def _has_values(run: Run, record: Record) -> bool:
-    return run.store.sizes([run.name(f"{VALUES}/{record['trial']}.npy")]) != [None]
+    return run.store.sizes(run.name(VALUES), [f"{record['trial']}.npy"]) != [None]
 
 
 def values_of(run: Run, trial: str) -> Values:

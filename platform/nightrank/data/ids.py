@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from nightrank.errors import DataError
+from nightrank.errors import DataError, ReleaseError
 
 Id = int | str
 INT = pa.int64()
@@ -67,8 +67,10 @@ class Ids:
         return self.array if self.is_int else self.array.cast(pa.string())
 
     def __getitem__(self, row: int) -> Id:
-        value: Id = self.array[row].as_py()
-        return value
+        """By our own look at the bytes: Arrow would follow a damaged offset out of the file and end the process."""
+        if self.is_int:
+            return int(self._values[row])
+        return bytes(self._bytes[self._ends[row] : self._ends[row + 1]]).decode()
 
     def take(self, rows: NDArray[np.integer]) -> pa.Array:
         """The ids of `rows`, as written to Parquet."""
@@ -129,12 +131,18 @@ class Ids:
 def ids_from_arrays(
     arrays: Sequence[NDArray[np.generic]], *, offsets: NDArray[np.int64] | None = None
 ) -> Ids:
-    """Ids over saved arrays without a copy: (values,) for int64, (offsets, bytes) for strings."""
+    """Ids over saved arrays without a copy: (values,) for int64, (offsets, bytes) for strings.
+
+    Raises ReleaseError where the offsets cannot be those of the bytes, as far as their ends show it.
+    """
     if len(arrays) == 1:
         return Ids(pa.array(arrays[0]), offsets=offsets)
     ends, data = arrays
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
-    return Ids(pa.Array.from_buffers(STRING, len(ends) - 1, buffers), offsets=offsets)
+    try:
+        return Ids(pa.Array.from_buffers(STRING, len(ends) - 1, buffers), offsets=offsets)
+    except pa.ArrowInvalid as error:
+        raise ReleaseError(f"saved texts are damaged, their offsets do not fit: {error}") from None
 
 
 def sorted_ids(distinct: pa.Array) -> tuple[Ids, NDArray[np.int32]]:

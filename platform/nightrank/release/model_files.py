@@ -225,7 +225,7 @@ def saved_model_hash(store: Store, key: str) -> str | None:
         card = read_card(store, key)
     except ReleaseError:
         return None
-    sizes = store.sizes([f"{key}/{name}" for name in card.files])
+    sizes = store.sizes(key, list(card.files))
     whole = sizes == [record.bytes for record in card.files.values()]
     return card.model_hash if whole else None
 

@@ -57,9 +57,10 @@ def verify(store: Store, release_id: str) -> Manifest:
 
 def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
     """One line for every file that is missing, differs or does not belong."""
+    folder = release_key(manifest.release)
     for name, expected in manifest.files.items():
         try:
-            found = store.record(release_key(manifest.release, name))
+            found = store.record(folder, name)
         except ReleaseError as error:
             yield f"{name}: {error}"
             continue
@@ -67,7 +68,7 @@ def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
             yield f"{name}: found {found.bytes} bytes with sha256 {found.sha256[:12]}, " + (
                 f"the manifest says {expected.bytes} with {expected.sha256[:12]}"
             )
-    for name in store.names(release_key(manifest.release)):
+    for name in store.names(folder):
         if name != "manifest.json" and name not in manifest.files:
             yield f"{name}: not in the manifest"
 
@@ -75,8 +76,7 @@ def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
 def published(store: Store) -> list[str]:
     """The ids of all releases that have a manifest, oldest first."""
     ids = [name for name in store.children("releases") if RELEASE_ID.fullmatch(name)]
-    sizes = store.sizes([release_key(release_id, "manifest.json") for release_id in ids])
-    return [release_id for release_id, size in zip(ids, sizes, strict=True) if size is not None]
+    return [one for one in ids if store.sizes(release_key(one), ["manifest.json"]) != [None]]
 
 
 def catalogue(store: Store) -> tuple[list[Manifest], dict[str, str]]:

@@ -37,7 +37,8 @@ class Release:
         """(item rows, scores) of a user's stored list, best first, without padding."""
         offsets = self.model.bucket_offsets
         bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
-        return _present(self.bucket_lists(bucket), user_row - int(offsets[bucket]))
+        ranked = _present(self.bucket_lists(bucket), user_row - int(offsets[bucket]))
+        return self._known(ranked, "recommendations")
 
     def bucket_lists(self, bucket: int) -> Ranked:
         """(item rows, scores) of all users of a bucket, (users, width) each; -1 and NaN after the end of a list."""
@@ -47,14 +48,14 @@ class Release:
         """(item rows, cosines) of the items most like one, best first."""
         part = int(np.searchsorted(self.similar_offsets, item_row, side="right")) - 1
         lists = self._lists("similar_items", part, self.similar_offsets)
-        return _present(lists, item_row - int(self.similar_offsets[part]))
+        return self._known(_present(lists, item_row - int(self.similar_offsets[part])), "similar_items")
 
     def history(self, user_row: int) -> Ranked:
         """(item rows, weights) of what a user did, strongest first, then by row."""
         start, end = (int(bound) for bound in self.model.seen.indptr[user_row : user_row + 2])
         items, weights = self.model.seen.indices[start:end], self.model.seen.data[start:end]
         order = np.lexsort((items, -weights))
-        return items[order], weights[order]
+        return self._known((items[order], weights[order]), "seen_items")
 
     def title(self, item_row: int) -> str | None:
         """The title of an item, None where the release has none."""
@@ -92,6 +93,16 @@ class Release:
     def _opened(self) -> dict[tuple[str, int], Ranked]:
         return {}
 
+    def _known(self, ranked: Ranked, what: str) -> Ranked:
+        """The same, once every row in it is an item's; contents are otherwise verified by checksum alone."""
+        rows = ranked[0]
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.model.card.n_items:
+            raise ReleaseError(
+                f"release {self.id} is damaged: {what} names item row {rows.max()} of {self.model.card.n_items}; "
+                "`nightrank releases verify` names all that is wrong with it"
+            )
+        return ranked
+
     def _lists(self, table: str, part: int, offsets: NDArray[np.int64]) -> Ranked:
         if (table, part) not in self._opened:
             items, scores = list_array_names(table, part, len(offsets) - 1)
@@ -118,10 +129,13 @@ def open_release(store: Store, id: str | None = None) -> Release:
                 f"nothing is published in store {store.url}; run `nightrank nightly --config JOB` first"
             )
     manifest = read_manifest(store, id)
-    sizes = store.sizes([release_key(id, name) for name in manifest.files])
+    try:
+        sizes = store.sizes(release_key(id), list(manifest.files))
+    except ReleaseError as error:
+        raise ReleaseError(f"release {id} is damaged: {error}") from None
     for (name, expected), size in zip(manifest.files.items(), sizes, strict=True):
         if size is None:
-            raise ReleaseError(f"release {id} is damaged: {name} is missing, or no regular file")
+            raise ReleaseError(f"release {id} is damaged: {name} is missing")
         if size != expected.bytes:
             raise ReleaseError(f"release {id} is damaged: {name} has {size} bytes, not {expected.bytes}")
     files = store.files(release_key(id), {name: one for name, one in manifest.files.items() if _asked(name)})
@@ -130,6 +144,9 @@ def open_release(store: Store, id: str | None = None) -> Release:
     card = parsed_card(files.path("arrays/model.json").read_bytes(), where=f"release {id}")
     model = ModelFiles(path=lambda name: files.path(f"arrays/{name}"), card=card)
     model.check()
+    bounds = model.bucket_offsets
+    if bounds[0] != 0 or (bounds[1:] < bounds[:-1]).any():
+        raise ReleaseError(f"release {id} is damaged: bucket_offsets.npy does not rise from 0")
     return Release(manifest=manifest, files=files, model=model)
 
 

@@ -31,11 +31,9 @@ def sha256_of(path: Path) -> str:
 def record_of(path: Path) -> FileRecord:
     """Size, checksum and, for Parquet, rows of a file as it lies on disk.
 
-    Raises ReleaseError where it is missing, cannot be read or is no regular file.
+    Raises ReleaseError where it is missing or cannot be read.
     """
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise ReleaseError(f"{path.name} is not a regular file")
         rows = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None
         return FileRecord(rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
     except FileNotFoundError:

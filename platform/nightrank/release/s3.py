@@ -106,20 +106,20 @@ class S3Store:
             found = [str(one["path"]) for page in obstore.list(self._bucket, below) for one in page]
         return sorted(path.removeprefix(below) for path in found)
 
-    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+    def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
         """See Store."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            return list(pool.map(self._size, keys))
+            return list(pool.map(self._size, [f"{folder}/{name}" for name in names]))
 
     def _size(self, key: str) -> int | None:
         with self._named(key, "read"), self._absent_allowed():
             return int(obstore.head(self._bucket, checked_key(key))["size"])
         return None
 
-    def record(self, key: str) -> FileRecord:
+    def record(self, folder: str, name: str) -> FileRecord:
         """See Store. Reads it through scratch, since Parquet's rows stand at its end."""
-        with self._scratch(key) as temporary:
-            self.download(key, temporary)
+        with self._scratch(name) as temporary:
+            self.download(f"{folder}/{name}", temporary)
             return record_of(temporary)
 
     def download(self, key: str, target: Path) -> str:

@@ -8,11 +8,11 @@ step, and read as local paths. Anything else is refused by name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,10 @@ from typing import NamedTuple, Protocol
 
 from nightrank.errors import ReleaseError, SettingsError, StoreConflict
 from nightrank.release.records import FileRecord, record_of
+from nightrank.release.regular import regular_size
+
+# What the place is to blame for, not the writer.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 class Stored(NamedTuple):
@@ -65,10 +69,10 @@ class Store(Protocol):
     def names(self, key: str) -> list[str]:
         """Names of all files below a key, relative to it, sorted."""
 
-    def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        """Bytes of each object; None where there is none."""
+    def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
+        """Bytes of each file of a folder, None where there is none. ReleaseError where one is no regular file."""
 
-    def record(self, key: str) -> FileRecord:
+    def record(self, folder: str, name: str) -> FileRecord:
         """Size, checksum and rows of a file; reads all of it. ReleaseError where it is missing or cannot be read."""
 
     def writing(self, key: str) -> contextlib.AbstractContextManager[Path]:
@@ -108,10 +112,14 @@ class LocalStore:
 
     def read(self, key: str) -> Stored | None:
         """See Store."""
+        path = self.path(key)
         try:
-            data = self.path(key).read_bytes()
+            regular_size(path.parent, path.name)  # no link, and nothing that would be waited for
+            data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ReleaseError as error:
+            raise ReleaseError(f"{key} in store {self.url} cannot be read: {error}") from None
         except OSError as error:
             raise ReleaseError(f"{key} in store {self.url} cannot be read: {error.strerror}") from None
         return Stored(data, hashlib.sha256(data).hexdigest())
@@ -152,13 +160,15 @@ class LocalStore:
         found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
         return sorted(path.relative_to(folder).as_posix() for path in found)
 
-    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+    def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
         """See Store."""
-        return [_size(self.path(key)) for key in keys]
+        return [_size(self.path(folder), checked_key(name)) for name in names]
 
-    def record(self, key: str) -> FileRecord:
+    def record(self, folder: str, name: str) -> FileRecord:
         """See Store."""
-        return record_of(self.path(key))
+        if _size(self.path(folder), checked_key(name)) is None:
+            raise ReleaseError(f"{PurePosixPath(name).name} is missing")
+        return record_of(self.path(f"{folder}/{name}"))
 
     def writing(self, key: str) -> contextlib.AbstractContextManager[Path]:
         """See Store."""
@@ -214,30 +224,48 @@ def checked_key(key: str) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary neighbour to write; put in place in one step, synced, when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
+    """A temporary neighbour to write; put in place in one step, synced, when the block ends well.
+
+    Raises ReleaseError that names the file where the disk takes no more of it.
+    """
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
-            os.fsync(folder)  # the name, too, survives a power cut
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the name, too, survives a power cut
+            finally:
+                os.close(folder)
         finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def _size(path: Path) -> int | None:
-    """Of a regular file; None for anything else, a link among it."""
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A disk that takes no more as a ReleaseError; other errors, of the block too, as they are."""
     try:
-        found = path.lstat()
-    except OSError:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.errno not in UNWRITABLE:
+            raise
+        cut_short = f"the disk took no more of it ({error})"  # numpy says how much, but not why
+        reason = cut_short if error.errno is None else os.strerror(error.errno)
+        raise ReleaseError(
+            f"{path} cannot be written: {reason}; expected room and leave to write in the store: make both, then run "
+            "the same command again, which goes on where this one stopped"
+        ) from error
+
+
+def _size(folder: Path, name: str) -> int | None:
+    try:
+        return regular_size(folder, name)
+    except OSError:  # also a name that no disk would take
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
