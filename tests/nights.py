@@ -171,9 +171,10 @@ def content(store: Path) -> dict[str, str]:
     opened = open_store(str(store))
     release = open_release(opened)
     verify(opened, release.id)
-    files = [path for path in sorted(release.folder.rglob("*")) if path.is_file()]
+    folder = store / "releases" / release.id
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
-        path.relative_to(release.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
         if path.name != "manifest.json"
     }
@@ -182,7 +183,7 @@ def content(store: Path) -> dict[str, str]:
 def assert_whole(store: Path, undisturbed: dict[str, str], *, n_users: int, told: Sequence[object]) -> None:
     """The bytes of an undisturbed night, and every user exactly once as DuckDB reads the Parquet."""
     assert content(store) == undisturbed, told
-    table = open_release(open_store(str(store))).folder / "recommendations" / "*.parquet"
+    table = store / "releases" / open_release(open_store(str(store))).id / "recommendations" / "*.parquet"
     users, rows, distinct = duckdb.sql(
         f"SELECT count(DISTINCT user_id), count(*), count(DISTINCT (user_id, rank)) FROM '{table}'"
     ).fetchall()[0]
