@@ -71,7 +71,8 @@ def run_in(folder: Path, *, k: int, seed: int) -> Run:
 
 def score_users(run: Run, actors: ActorTable) -> float:
     """Seconds of the score stage over the users, from nothing to the last bucket's record; similar items left out."""
-    from nightrank.batch.score import RECOMMENDATIONS, _score, all_units
+    from nightrank.batch.score import _score
+    from nightrank.batch.units import RECOMMENDATIONS, all_units
 
     for key in (run.name("buckets"), f"releases/{run.record.release}"):
         run.store.delete_folder(key)

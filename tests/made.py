@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from nightrank.batch.inputs import find_inputs, load_interactions, load_splits
 from nightrank.batch.publish import publish
 from nightrank.batch.run import Run, start_run
-from nightrank.batch.score import RECOMMENDATIONS, ScoreUnits, all_units, record_name
+from nightrank.batch.scorer import ScoreUnits
 from nightrank.batch.train import chosen_recipe
+from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
 from nightrank.data.splits import split_for
 from nightrank.models import fit

@@ -24,7 +24,9 @@ from made import COLUMNS
 from nightrank.batch.nightly import open_run
 from nightrank.batch.publish import publish
 from nightrank.batch.run import Run
-from nightrank.batch.score import ScoreUnits, all_units, missing_units
+from nightrank.batch.score import missing_units
+from nightrank.batch.scorer import ScoreUnits
+from nightrank.batch.units import all_units
 from nightrank.config.job import load_job
 from nightrank.release import open_release
 from nightrank.release.files import save_array

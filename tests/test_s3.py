@@ -18,7 +18,8 @@ from harm import content, refusal
 from made import Published
 from nightrank.batch.nightly import is_done
 from nightrank.batch.publish import publish
-from nightrank.batch.score import missing_units, unit_files
+from nightrank.batch.score import missing_units
+from nightrank.batch.units import unit_files
 from nightrank.errors import SettingsError
 from nightrank.release import open_release
 from nightrank.release.cache import KEPT_UNUSED_S, CachedFiles

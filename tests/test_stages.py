@@ -11,7 +11,8 @@ import pytest
 from made import make_events, make_items, make_job, place, published_release, scored_run, trained_run
 from nightrank.batch.inputs import find_inputs, load_interactions, load_items
 from nightrank.batch.nightly import check_order, is_done, open_run, run_stages
-from nightrank.batch.score import missing_units, record_name, unit_files
+from nightrank.batch.score import missing_units
+from nightrank.batch.units import record_name, unit_files
 from nightrank.config.cluster import load_cluster
 from nightrank.errors import DataError, ReleaseError, StoreConflict
 from nightrank.release.lease import leased

@@ -19,7 +19,7 @@ from nightrank.batch.inputs import load_items
 from nightrank.batch.popular import popular_batch
 from nightrank.batch.records import BucketRecord
 from nightrank.batch.run import Run
-from nightrank.batch.score import RECOMMENDATIONS, all_units, record_name, unpacked
+from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name, unpacked
 from nightrank.data.ids import STRING, Ids
 from nightrank.errors import GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.sparse import csr_matrix
 
 from nightrank.data.ids import Ids, ids_from_arrays
-from nightrank.data.interactions import Interactions
 from nightrank.errors import ReleaseError
-from nightrank.models import FactorModel
 from nightrank.ranking import ItemIndex
 from nightrank.ranking.packing import SAVED, prepare
 from nightrank.release.files import open_array, save_array
 from nightrank.release.records import FileRecord
 from nightrank.release.store import Store
+
+if TYPE_CHECKING:  # every scorer and replica imports this; they need no family's code
+    from nightrank.data.interactions import Interactions
+    from nightrank.models import FactorModel
 
 USERS_PER_BUCKET = 20_000
 

@@ -1,0 +1,81 @@
+"""The units of the score stage: buckets of users and parts of the catalogue, with their files and their records."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightrank.batch.records import BucketRecord, read_json
+from nightrank.errors import ReleaseError
+from nightrank.release.files import part_name
+from nightrank.release.manifest import release_key
+from nightrank.release.model_files import ModelFiles
+from nightrank.release.reader import item_parts, list_array_names
+from nightrank.release.store import Store
+
+RECOMMENDATIONS, SIMILAR = "recommendations", "similar_items"
+Unit = dict[str, Any]
+
+
+def all_units(model: ModelFiles) -> Iterator[Unit]:
+    """Every bucket of users and every part of the items that holds anything, with its bounds."""
+    bounds = {RECOMMENDATIONS: model.bucket_offsets, SIMILAR: item_parts(model.card.n_items)}
+    for table, offsets in bounds.items():
+        for part in range(len(offsets) - 1):
+            yield {
+                "table": table,
+                "part": part,
+                "n_parts": len(offsets) - 1,
+                "start": int(offsets[part]),
+                "stop": int(offsets[part + 1]),
+            }
+
+
+def record_name(unit: Unit) -> str:
+    """The key of a unit's record in its run."""
+    return f"buckets/{unit['table']}-{part_name(unit['part'], unit['n_parts'])}.json"
+
+
+def unit_files(unit: Unit) -> tuple[str, str, str]:
+    """The files of a unit in the release: Parquet, item rows, scores."""
+    name = part_name(unit["part"], unit["n_parts"])
+    return (
+        f"{unit['table']}/part-{name}.parquet",
+        *list_array_names(unit["table"], unit["part"], unit["n_parts"]),
+    )
+
+
+def packed(lists: Sequence[NDArray[np.int32]], *, n_items: int) -> str:
+    """Which items stand in any of the lists (absent rows are -1): one bit an item, base64."""
+    found = np.zeros(n_items, dtype=bool)
+    for rows in lists:
+        found[rows[rows >= 0]] = True
+    return base64.b64encode(np.packbits(found).tobytes()).decode()
+
+
+def unpacked(text: str, *, n_items: int) -> NDArray[np.bool_]:
+    """What `packed` says, bool (n_items,)."""
+    bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(bits, count=n_items).astype(bool)
+
+
+def intact(store: Store, unit: Unit, *, run: str, release: str, model_hash: str) -> dict[str, Any] | None:
+    """The record of a unit whose files are all what it says, None where it has to be written; reads them all.
+
+    run: the key of the run's folder, with a slash at its end.
+    """
+    record: dict[str, Any] | None = read_json(store, f"{run}{record_name(unit)}", shape=BucketRecord)
+    if record is None or record["model_hash"] != model_hash:
+        return None
+    folder, files = release_key(release), record["files"]
+    try:
+        if store.sizes(folder, list(files)) != [one["bytes"] for one in files.values()]:
+            return None
+        same = all(store.record(folder, name).model_dump() == expected for name, expected in files.items())
+    except ReleaseError:
+        return None
+    return record if same else None
