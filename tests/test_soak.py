@@ -169,11 +169,12 @@ def sizes(night: Night) -> dict[str, tuple[int, int]]:
     """Bytes of the store before and after each stage, from the undisturbed one."""
     done = night.config.parent / "undisturbed"
     (folder,) = (done / "releases").iterdir()
-    copied = [path for path in folder.glob("*") if path.is_file()] + list(folder.glob("arrays/*.*"))
-    published = bytes_of(done.rglob("*"))
+    last = [*folder.glob("*"), *folder.glob("arrays/*.*")]  # of the model's arrays it makes second names
+    last = [path for path in last if path.is_file() and path.stat().st_nlink == 1]
+    published = bytes_of({path.stat().st_ino: path for path in done.rglob("*")}.values())
     return {
-        "score": (bytes_of(night.trained.rglob("*")), published - bytes_of(copied)),
-        "publish": (published - bytes_of(copied), published),
+        "score": (bytes_of(night.trained.rglob("*")), published - bytes_of(last)),
+        "publish": (published - bytes_of(last), published),
     }
 
 
