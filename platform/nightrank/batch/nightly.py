@@ -111,7 +111,9 @@ def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:
     if trained is not None:
         read = trained["model"]["counts"]
         counts["events_read"] = read["rows"]
-        counts["events_dropped"] = read["rare_item_events"] + read["rare_user_events"]
+        counts["events_dropped"] = sum(
+            read[f"{why}_events"] for why in ("suppressed", "rare_item", "rare_user")
+        )
         counts["pairs_dropped"] = read["zero_pairs"]
     if scored is not None:
         counts["recommendations"] = scored["rows"]

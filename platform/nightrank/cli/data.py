@@ -17,6 +17,8 @@ from nightrank.data.datasets import fetch
 from nightrank.data.events import read_events
 from nightrank.data.report import Report, report_of
 from nightrank.errors import DataError
+from nightrank.release.store import open_store
+from nightrank.release.suppressed import read_suppressed
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(synth.app, name="synth")
@@ -41,7 +43,8 @@ def fetch_command(
 def check_command(config: Config, set: Overrides = None, as_json: Json = False) -> None:
     """Read a job's events and say what is in them; exit code 2 where training would be meaningless."""
     job = load_job(config, overrides=set or (), inside_job=inside_job())
-    events = read_events(event_paths(job), **job.events.columns.model_dump())
+    suppressed = read_suppressed(open_store(job.store))
+    events = suppressed.without(read_events(event_paths(job), **job.events.columns.model_dump()))
     report = report_of(
         events,
         job.events,
