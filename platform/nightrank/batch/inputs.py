@@ -22,7 +22,7 @@ from nightrank.data.splits import Split, hold_out
 from nightrank.data.suppression import Suppressed
 from nightrank.errors import DataError
 from nightrank.release.records import sha256_of
-from nightrank.release.store import open_store
+from nightrank.release.store import Store, open_store
 from nightrank.release.suppressed import read_suppressed
 
 DATASET_ITEMS = {"item": "item_id", "title": "title", "categories": "genres", "separator": "|"}
@@ -104,6 +104,12 @@ def load_splits(
 
 def _events(job: JobConfig, inputs: Inputs) -> Events:
     return inputs.suppressed.without(read_events(inputs.events, **job.events.columns.model_dump()))
+
+
+def refuse_erased(store: Store, inputs: Inputs) -> None:
+    """DataError where somebody was erased since the inputs were found: an erasure looks for work that was begun."""
+    if read_suppressed(store) != inputs.suppressed:
+        raise DataError("somebody was erased since this began; run the command again, it leaves them out")
 
 
 def _refuse_changed(job: JobConfig, inputs: Inputs) -> None:

@@ -58,21 +58,24 @@ def _erase(
     store: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    receipt = erasure.erase(chosen_store(config, store), user)
+    chosen = chosen_store(config, store)
+    receipt = erasure.erase(chosen, user)
     if as_json:
         typer.echo(json.dumps(receipt))
         return
+    known = {person for one in receipt["releases"] for person in one["people"]}
     for one in receipt["releases"]:
         typer.echo(
-            f"replaced  release {one['release']} by {one['successor']}, without {one['users']} user(s)"
+            f"replaced  release {one['release']} by {one['successor']}, without {len(one['people'])} user(s)"
         )
-    if not receipt["releases"]:
-        typer.echo("replaced  no release: none knows them")
     for key in receipt["runs"]:
         typer.echo(f"removed   run {key}")
     for release_id in receipt["unfinished"]:
         typer.echo(f"removed   unfinished release {release_id}")
-    typer.echo("kept out  of every later night, by a list of keyed hashes")
+    typer.echo(f"kept out  {len(receipt['people'])} user(s), of every later night in {chosen.url}")
+    unknown = len(receipt["people"]) - len(known)
+    if unknown > 0:
+        typer.echo(f"unknown   {unknown} of them: in no release here; are the ids as in the events?")
     for text in receipt["not_done"]:
         typer.echo(f"not done  {text}")
 

@@ -61,6 +61,8 @@ def check_command(config: Config, set: Overrides = None, as_json: Json = False) 
 def _lines(report: Report) -> Iterator[str]:
     counts = report.counts
     yield f"read       {counts.rows:,} rows of {counts.files} file(s), {counts.empty_files} of them empty"
+    if counts.suppressed_users > 0:
+        yield f"left out   {counts.suppressed_events:,} events of {counts.suppressed_users:,} users who were erased"
     yield (
         f"dropped    {counts.rare_item_events:,} events of {counts.rare_items:,} rare items, "
         f"{counts.rare_user_events:,} of {counts.rare_users:,} rare users; {counts.zero_pairs:,} pairs of weight 0"

@@ -31,8 +31,8 @@ class Counts:
 
     @property
     def dropped_events(self) -> int:
-        """Events of people who were erased, and of users and items that are too rare."""
-        return self.suppressed_events + self.rare_item_events + self.rare_user_events
+        """Events of users and items that are too rare."""
+        return self.rare_item_events + self.rare_user_events
 
     def as_dict(self) -> dict[str, int | list[str]]:
         """Plain values, for a record."""

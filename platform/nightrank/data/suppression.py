@@ -12,6 +12,7 @@ import numpy as np
 
 from nightrank.data.events import Events
 from nightrank.data.ids import Id
+from nightrank.errors import DataError
 
 DIGEST_BYTES = 16
 
@@ -37,7 +38,8 @@ class Suppressed:
     def without(self, events: Events) -> Events:
         """The events of everybody else, in their order; counts say how many users and events were left out.
 
-        Cost: a hash of every distinct user (about a microsecond), nothing where the list is empty.
+        Cost: a hash of every distinct user (about a microsecond), nothing where the list is empty. Raises DataError
+        where nobody else is there.
         """
         if not self.hashes:
             return events
@@ -46,6 +48,10 @@ class Suppressed:
         if not out.any():
             return events
         keep = ~out[events.users]
+        if not keep.any():
+            raise DataError(
+                f"events: nothing is left of {len(keep)} rows: all are of people who were erased from this store"
+            )
         counts = replace(
             events.counts,
             suppressed_users=int(out.sum()),

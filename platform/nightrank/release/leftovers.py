@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nightrank.errors import StoreConflict
-from nightrank.release.lease import holder
+from nightrank.release.lease import GONE_S, holder
 from nightrank.release.manifest import CURRENT, RELEASE_ID, pointer, release_key
 from nightrank.release.publish import PREVIOUS, published
 from nightrank.release.store import Store
@@ -53,7 +53,8 @@ def refuse_busy(runs: Iterable[RunFolder], *, what: str) -> None:
         if run.busy is not None:
             raise StoreConflict(
                 f"run {run.key} is at work ({run.busy}), and {what} would pull the ground from under it; wait for it "
-                "to end, or stop it, then run the command again"
+                "to end, or stop it, then run the command again. If that process died on another machine, its hold "
+                f"ends by itself {GONE_S / 60:g} minutes later"
             )
 
 
@@ -71,12 +72,28 @@ def remove_release(store: Store, release_id: str) -> None:
     store.delete_folder(release_key(release_id))
 
 
-def remove_run(store: Store, run: RunFolder) -> None:
-    """Remove a run's folder, and the pointer to the latest run where it was that."""
-    store.delete_folder(run.folder)
+def remove_leftovers(store: Store, *, runs: Iterable[RunFolder], releases: Iterable[str]) -> None:
+    """Remove runs and release folders, but not those at which somebody began to work since they were listed.
+
+    Runs go first: a run whose lists are gone would only write them anew.
+    """
+    listed = {run.key for run in runs}
+    found = run_folders(store)
+    at_work = {run.release for run in found if run.busy is not None}
+    for run in found:
+        if run.key in listed and run.busy is None:
+            _remove_run(store, run)
+    for release_id in releases:
+        if release_id not in at_work:
+            remove_release(store, release_id)
+
+
+def _remove_run(store: Store, run: RunFolder) -> None:
+    """The folder, and the pointer to the latest run where it was that."""
     latest = store.read(LATEST)
     if latest is not None and latest.data.decode(errors="replace").strip() == run.key:
         store.delete(LATEST)
+    store.delete_folder(run.folder)
 
 
 def protected(store: Store) -> dict[str, str]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from nightrank.release.leftovers import (
+    LATEST,
     RunFolder,
     protected,
-    remove_release,
-    remove_run,
+    remove_leftovers,
     run_folders,
     unpublished,
 )
@@ -46,7 +46,7 @@ def plan_prune(store: Store, *, keep: int, days: float | None = None) -> Pruning
             kept[release_id] = f"less than {days:g} days old"
         else:
             gone.append(release_id)
-    runs, latest = run_folders(store), store.read("runs/LATEST")
+    runs, latest = run_folders(store), store.read(LATEST)
     last = None if latest is None else latest.data.decode(errors="replace").strip()
     left = [run for run in runs if run.release not in kept and run.key != last]
     at_work = {run.release for run in runs if run not in left or run.busy is not None}
@@ -60,13 +60,10 @@ def plan_prune(store: Store, *, keep: int, days: float | None = None) -> Pruning
 
 
 def prune(store: Store, plan: Pruning) -> None:
-    """Carry a plan out. Runs go first: without its release a run would be resumed from nothing."""
-    for run in plan.runs:
-        remove_run(store, run)
-    never = protected(store)  # somebody may have activated one since
-    for release_id in [*plan.releases, *plan.unfinished]:
-        if release_id not in never:
-            remove_release(store, release_id)
+    """Carry a plan out, but for what was put in service, or is worked on, since it was made."""
+    never = protected(store)
+    gone = [release_id for release_id in [*plan.releases, *plan.unfinished] if release_id not in never]
+    remove_leftovers(store, runs=plan.runs, releases=gone)
 
 
 def _age(release_id: str) -> timedelta:

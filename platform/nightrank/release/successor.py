@@ -6,6 +6,7 @@ Arrays are copied through memory maps and one bucket's table is held at a time, 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nightrank.data.ids import Ids
+from nightrank.data.ids import INT64, Ids
 from nightrank.release.files import part_name
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, release_key
 from nightrank.release.model_files import ModelCard, ModelFiles, parsed_card
@@ -200,7 +201,19 @@ def shortened(ends: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     return found
 
 
-def rows_of(ids: Ids, users: Sequence[int | str]) -> dict[int | str, int]:
-    """The row of each user that is here."""
-    found = {user: ids.find(user) for user in users}
-    return {user: row for user, row in found.items() if row is not None}
+def rows_of(ids: Ids, users: Sequence[str]) -> dict[str, int]:
+    """The row of each user, given as text, that is here; among integers only the plain form of one is found."""
+    found: dict[str, int] = {}
+    for user in users:
+        value = integer(user) if ids.is_int else user
+        row = None if value is None or str(value) != user else ids.find(value)
+        if row is not None:
+            found[user] = row
+    return found
+
+
+def integer(text: str) -> int | None:
+    """The int64 that a text spells, in digits with or without a minus; None where it spells none."""
+    if re.fullmatch(r"-?[0-9]{1,40}", text) is None or int(text) not in INT64:
+        return None
+    return int(text)
