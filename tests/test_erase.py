@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,12 @@ def before(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def kind_of(store: Store) -> str:
     return open_release(store).model.card.user_id_type
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut here, and it takes most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 WHO: dict[str, Callable[[Release], list[Id]]] = {

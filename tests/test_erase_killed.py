@@ -1,4 +1,4 @@
-"""Erasing people when something is in the way: a kill at any step, work that is going on, releases that are damaged."""
+"""Erasing people when something is in the way: a kill at any step, work that is going on, damaged releases."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_killed_at_any_step_the_same_call_goes_on(before: Store, tmp_path: Path)
 
 
 def test_another_erasure_after_a_kill_loses_no_release(before: Store, tmp_path: Path) -> None:
-    """Killed before it removed anything, then called for somebody else, then again: both are gone, nothing is lost."""
+    """Killed before it removed anything, then called for somebody else, then again: both people are gone."""
     store = copy_of(before, tmp_path)
     other = str(opened(before)[0].model.user_ids[0])
     with contextlib.suppress(Killed):
@@ -211,7 +211,7 @@ def test_two_erasures_at_once(before: Store, tmp_path: Path) -> None:
     store = copy_of(before, tmp_path)
     with (
         leased(store, LEASE),
-        pytest.raises(StoreConflict, match="erasure/lease .* is held by another process"),
+        pytest.raises(StoreConflict, match=r"erasure/lease .* is held by another process"),
     ):
         erase(store, [str(PERSON)], handover_s=0)
     assert published(store) == published(before)
@@ -222,7 +222,7 @@ def test_two_erasures_at_once(before: Store, tmp_path: Path) -> None:
 def test_a_damaged_release_is_named_after_all_else_is_done(
     before: Store, tmp_path: Path, which: int, what: str
 ) -> None:
-    """It has no successor and stays, the others are replaced, the receipt and the error say why; mended, it goes too."""
+    """It stays, the others are replaced, the receipt and the error say why; mended, it is replaced too."""
     store = copy_of(before, tmp_path)
     damaged, whole = published(before)[which], published(before)[2 - which]
     path = Path(store.url) / release_key(damaged, what)
