@@ -326,7 +326,6 @@ def test_an_empty_store_has_nothing_to_remove(tmp_path: Path) -> None:
 def job_file(folder: Path, url: str) -> str:
     """A job whose store is there; nothing else of it is looked at."""
     path = folder / "job.yaml"
-    path.write_text(
-        f"store: {url}\nevents: {{path: events.parquet, columns: {{user: u, item: i}}}}\nsplit: {{kind: per_user, n: 1}}\n"
-    )
+    events = "{path: events.parquet, columns: {user: u, item: i}}"
+    path.write_text(f"store: {url}\nevents: {events}\nsplit: {{kind: per_user, n: 1}}\n")
     return str(path)

@@ -140,7 +140,7 @@ def holder(store: Store, key: str) -> Owner | None:
 def _is_old(record: LeaseRecord) -> bool:
     try:
         return datetime.now(UTC) - datetime.fromisoformat(record.expires) > timedelta(seconds=GONE_S)
-    except ValueError:
+    except (ValueError, TypeError):  # no time, or one without a zone
         return False
 
 
