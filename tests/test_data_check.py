@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from nightrank.cli.app import app
+from nightrank.cli.data import _lines
 from nightrank.config.events import WeighingConfig
 from nightrank.config.split import SplitConfig
 from nightrank.data.events import table_events
 from nightrank.data.report import Report, report_of
+from nightrank.data.suppression import Suppressed
 from nightrank.errors import DataError
 
 
@@ -183,3 +186,23 @@ def test_the_command_ends_with_2_after_the_report(tmp_path: Path) -> None:
     assert done.returncode == DataError.exit_code == 2
     assert json.loads(done.stdout)["problems"]
     assert "training would be meaningless: no user has more than 1" in done.stderr
+
+
+def test_erased_people_are_counted_and_in_no_other_figure() -> None:
+    """The report is that of the same events without them; the line for a reader says how many were left out."""
+    columns = random_columns()
+    names_of = {"user": "u", "item": "i", "weight": "weight", "time": "time", "type": "type"}
+    listed = Suppressed(key=b"k" * 32)
+    listed = Suppressed(key=listed.key, hashes=frozenset(listed.hash_of(user) for user in (3, 7, 1_000)))
+    checked = WeighingConfig.model_validate({"columns": names_of, "type_weights": {"view": 1, "buy": 2}})
+    how = SplitConfig.model_validate({"kind": "per_user"})
+    gone = np.isin(columns["u"], [3, 7])
+    tables = (pa.table(columns), pa.table({name: column[~gone] for name, column in columns.items()}))
+    mine, theirs = (
+        report_of(listed.without(table_events(table, **names_of)), checked, how=how, seed=0)
+        for table in tables
+    )
+    assert (mine.counts.suppressed_users, mine.counts.suppressed_events) == (2, int(gone.sum()))
+    assert replace(mine, counts=theirs.counts) == theirs
+    assert f"left out   {int(gone.sum()):,} events of 2 users who were erased" in list(_lines(mine))
+    assert not [line for line in _lines(theirs) if line.startswith("left out")]

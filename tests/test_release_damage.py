@@ -101,7 +101,7 @@ def test_open_refuses_wrong_sizes_and_missing_files(copy: Published) -> None:
     assert open_release(copy.store).id == copy.release.id
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, 3, 99])
 @pytest.mark.parametrize("other_fields", [False, True])
 def test_open_refuses_another_format_version(copy: Published, version: int, other_fields: bool) -> None:
     """An older or newer format is named with what to do, also where its fields are not ours."""
@@ -113,8 +113,21 @@ def test_open_refuses_another_format_version(copy: Published, version: int, othe
 
     rewrite(copy, change)
     message = refusal(lambda: open_release(copy.store))
-    assert f"has format version {version}; this nightrank reads version 1" in message
+    assert f"has format version {version}; this nightrank reads versions 1 to 2" in message
     assert "publish again" in message
+
+
+def test_open_reads_a_release_of_version_1(copy: Published) -> None:
+    """What was published before people could be erased: nobody was."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 1
+        del manifest["replaces"], manifest["erased_users"]
+
+    rewrite(copy, change)
+    manifest = verify(copy.store, copy.release.id)
+    assert (manifest.replaces, manifest.erased_users) == (None, 0)
+    assert open_release(copy.store).history(0)[0].tolist() == copy.release.history(0)[0].tolist()
 
 
 def test_open_refuses_a_copied_folder(copy: Published) -> None:

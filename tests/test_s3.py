@@ -22,7 +22,7 @@ from nightrank.batch.score import missing_units
 from nightrank.batch.units import unit_files
 from nightrank.errors import SettingsError
 from nightrank.release import open_release
-from nightrank.release.cache import KEPT_UNUSED_S, CachedFiles
+from nightrank.release.cache import KEPT_UNUSED_S, CachedFiles, cache_of
 from nightrank.release.manifest import CURRENT, current, release_key
 from nightrank.release.publish import activate, published, verify
 from nightrank.release.store import open_store
@@ -139,7 +139,7 @@ def test_the_cache_drops_what_nothing_uses(release: Published, home: Path, tmp_p
     used.files.__del__()  # type: ignore[attr-defined]  # as when the process ends
     CachedFiles(release.store, "two", {})  # type: ignore[arg-type]
     assert not folder.exists()
-    assert len(list((home / "cache").iterdir())) == 2
+    assert len(list(cache_of(release.store.url).iterdir())) == 2
     assert open_release(release.store).title(0) == used.title(0)
 
 

@@ -12,25 +12,32 @@ import pyarrow as pa
 from nightrank.config.job import JobConfig
 from nightrank.config.locations import nightrank_home
 from nightrank.data.datasets import fetch
-from nightrank.data.events import event_files, read_events
+from nightrank.data.events import Events, event_files, read_events
 from nightrank.data.formats import find_files
 from nightrank.data.ids import Ids
 from nightrank.data.interactions import Interactions, interactions_of
 from nightrank.data.items import read_items
 from nightrank.data.pools import pool_of
 from nightrank.data.splits import Split, hold_out
+from nightrank.data.suppression import Suppressed
 from nightrank.errors import DataError
 from nightrank.release.records import sha256_of
+from nightrank.release.store import Store, open_store
+from nightrank.release.suppressed import read_suppressed
 
 DATASET_ITEMS = {"item": "item_id", "title": "title", "categories": "genres", "separator": "|"}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """events, items: the files of the job's events and of its item table, if any. fingerprint: of their content."""
+    """events, items: the files of the job's events and of its item table, if any. suppressed: who is left out.
+
+    fingerprint: of the files' content and of who is left out.
+    """
 
     events: Sequence[Path]
     items: Sequence[Path]
+    suppressed: Suppressed
     fingerprint: str
 
 
@@ -43,11 +50,13 @@ def find_inputs(job: JobConfig) -> Inputs:
         events, items = event_paths(job), []
     if job.items is not None:
         items = find_files(job.items.path, what="items")
-    return Inputs(events=events, items=items, fingerprint=_fingerprint(events, items))
+    suppressed = read_suppressed(open_store(job.store))
+    found = _fingerprint(events, items, suppressed)
+    return Inputs(events=events, items=items, suppressed=suppressed, fingerprint=found)
 
 
-def _fingerprint(events: Sequence[Path], items: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(events: Sequence[Path], items: Sequence[Path], suppressed: Suppressed) -> str:
+    digest = hashlib.sha256(suppressed.fingerprint.encode())
     for kind, paths in (("events", events), ("items", items)):
         for content in sorted(sha256_of(path) for path in paths):
             digest.update(f"{kind} {content}\n".encode())
@@ -67,11 +76,9 @@ def load_interactions(job: JobConfig, inputs: Inputs, *, family: str) -> Interac
 
     Raises DataError where the files are no longer those that the run began with.
     """
-    _refuse_changed(inputs)
+    _refuse_changed(job, inputs)
     (default,) = job.combines([family])
-    return interactions_of(
-        read_events(inputs.events, **job.events.columns.model_dump()), job.events, default=default
-    )
+    return interactions_of(_events(job, inputs), job.events, default=default)
 
 
 def load_splits(
@@ -82,9 +89,9 @@ def load_splits(
     validation: held out of what the test split leaves to train on. All splits are of the same pairs and one truth.
     Raises DataError as `load_interactions`, and on an item table that does not fit: better now than after a night.
     """
-    _refuse_changed(inputs)
+    _refuse_changed(job, inputs)
     pool = pool_of(
-        read_events(inputs.events, **job.events.columns.model_dump()),
+        _events(job, inputs),
         job.events,
         how=job.split,
         seed=job.seed,
@@ -95,11 +102,22 @@ def load_splits(
     return hold_out(held_out.rest).splits if validation else held_out.splits
 
 
-def _refuse_changed(inputs: Inputs) -> None:
-    if _fingerprint(inputs.events, inputs.items) != inputs.fingerprint:
+def _events(job: JobConfig, inputs: Inputs) -> Events:
+    return inputs.suppressed.without(read_events(inputs.events, **job.events.columns.model_dump()))
+
+
+def refuse_erased(store: Store, inputs: Inputs) -> None:
+    """DataError where somebody was erased since the inputs were found: an erasure looks for work that was begun."""
+    if read_suppressed(store) != inputs.suppressed:
+        raise DataError("somebody was erased since this began; run the command again, it leaves them out")
+
+
+def _refuse_changed(job: JobConfig, inputs: Inputs) -> None:
+    suppressed = read_suppressed(open_store(job.store))
+    if _fingerprint(inputs.events, inputs.items, suppressed) != inputs.fingerprint:
         raise DataError(
-            "the files of events or items were changed while the run was at work; run the command again, it begins "
-            "a run on the new ones"
+            "the files of events or items were changed while the run was at work, or somebody was erased; run the "
+            "command again, it begins a run on what is there now"
         )
 
 

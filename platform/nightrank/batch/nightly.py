@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nightrank.batch.inputs import find_inputs
+from nightrank.batch.inputs import find_inputs, refuse_erased
 from nightrank.batch.publish import in_service, publish
 from nightrank.batch.run import STAGES, Run, chosen_run, has_run, start_run
 from nightrank.batch.score import missing_units, score
@@ -55,6 +55,7 @@ def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str], force: bo
     }
     skipped: list[str] = []
     with leased(run.store, run.name("lease")) as lease:
+        refuse_erased(run.store, run.inputs)
         _run(run, work, stages=stages, skipped=skipped, lease=lease)
     return summary(run, skipped=skipped)
 
@@ -111,7 +112,9 @@ def summary(run: Run, *, skipped: Sequence[str] = ()) -> Summary:
     if trained is not None:
         read = trained["model"]["counts"]
         counts["events_read"] = read["rows"]
-        counts["events_dropped"] = read["rare_item_events"] + read["rare_user_events"]
+        counts["events_dropped"] = sum(
+            read.get(f"{why}_events", 0) for why in ("suppressed", "rare_item", "rare_user")
+        )
         counts["pairs_dropped"] = read["zero_pairs"]
     if scored is not None:
         counts["recommendations"] = scored["rows"]

@@ -16,7 +16,6 @@ import scipy
 
 import nightrank
 from nightrank.batch.inputs import load_items
-from nightrank.batch.popular import popular_batch
 from nightrank.batch.records import BucketRecord
 from nightrank.batch.run import Run
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name, unpacked
@@ -26,6 +25,7 @@ from nightrank.quality.gates import structure_gate
 from nightrank.release.files import save_array
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
+from nightrank.release.popular import popular_batch
 from nightrank.release.publish import move_current, published, write_release
 from nightrank.release.records import FileRecord
 from nightrank.release.tables import items_schema, popular_schema, write_table
@@ -139,7 +139,7 @@ def _write_items(run: Run, model: ModelFiles) -> dict[str, FileRecord]:
 
     items = load_items(run.job, run.inputs, item_ids=model.item_ids)
     schema = popular_schema(model.card.item_id_type)
-    batch = popular_batch(model, items, k=run.job.score.k, schema=schema)
+    batch = popular_batch(model.item_ids, model.popularity, items=items, k=run.job.score.k, schema=schema)
     records = {"popular.parquet": write("popular.parquet", [batch], schema)}
     if items is None:
         return records

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nightrank.cli import cluster, data, demo, evaluate, night, releases, service
+from nightrank.cli import care, cluster, data, demo, evaluate, night, releases, service
 from nightrank.errors import NightrankError
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ app.add_typer(cluster.app, name="cluster")
 night.register(app)
 evaluate.register(app)
 releases.register(app)
+care.register(app, releases.app)
 service.register(app)
 demo.register(app)
 

@@ -17,6 +17,8 @@ from nightrank.data.datasets import fetch
 from nightrank.data.events import read_events
 from nightrank.data.report import Report, report_of
 from nightrank.errors import DataError
+from nightrank.release.store import open_store
+from nightrank.release.suppressed import read_suppressed
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(synth.app, name="synth")
@@ -41,7 +43,8 @@ def fetch_command(
 def check_command(config: Config, set: Overrides = None, as_json: Json = False) -> None:
     """Read a job's events and say what is in them; exit code 2 where training would be meaningless."""
     job = load_job(config, overrides=set or (), inside_job=inside_job())
-    events = read_events(event_paths(job), **job.events.columns.model_dump())
+    suppressed = read_suppressed(open_store(job.store))
+    events = suppressed.without(read_events(event_paths(job), **job.events.columns.model_dump()))
     report = report_of(
         events,
         job.events,
@@ -58,6 +61,8 @@ def check_command(config: Config, set: Overrides = None, as_json: Json = False) 
 def _lines(report: Report) -> Iterator[str]:
     counts = report.counts
     yield f"read       {counts.rows:,} rows of {counts.files} file(s), {counts.empty_files} of them empty"
+    if counts.suppressed_users > 0:
+        yield f"left out   {counts.suppressed_events:,} events of {counts.suppressed_users:,} users who were erased"
     yield (
         f"dropped    {counts.rare_item_events:,} events of {counts.rare_items:,} rare items, "
         f"{counts.rare_user_events:,} of {counts.rare_users:,} rare users; {counts.zero_pairs:,} pairs of weight 0"

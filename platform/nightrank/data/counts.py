@@ -10,8 +10,9 @@ class Counts:
     """files, rows: what was read. empty_files: files without a row, skipped. time_forms: how times came.
 
     Kept, and worth knowing: zero_weights (events whose weight is 0), future_times (more than a day ahead of the
-    clock). Dropped by events.min_events_per_item, then by events.min_events_per_user: rare_items with their
-    rare_item_events, rare_users with their rare_user_events. zero_pairs: pairs that combined to 0, dropped.
+    clock). Left out first: suppressed_users, people who were erased, with their suppressed_events. Dropped by
+    events.min_events_per_item, then by events.min_events_per_user: rare_items with their rare_item_events,
+    rare_users with their rare_user_events. zero_pairs: pairs that combined to 0, dropped.
     """
 
     files: int = 0
@@ -20,6 +21,8 @@ class Counts:
     time_forms: tuple[str, ...] = ()
     zero_weights: int = 0
     future_times: int = 0
+    suppressed_users: int = 0
+    suppressed_events: int = 0
     rare_items: int = 0
     rare_item_events: int = 0
     rare_users: int = 0

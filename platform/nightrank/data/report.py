@@ -89,7 +89,9 @@ def report_of(
     how, seed: the job's split. defaults: as for `pool_of`. has_sweep: the night holds out twice.
     """
     per_user = occurrences(events.users, len(events.user_ids))
+    per_user = per_user[per_user > 0]  # an id without events is left of people who were erased
     per_item = occurrences(events.items, len(events.item_ids))
+    per_item = per_item[per_item > 0]
     types = _by_type(events)
     pool, reason = _trainable(events, rules, how=how, seed=seed, defaults=defaults)
     found = None if pool is None else pool.first

@@ -1,8 +1,8 @@
 """The node's cache of files of a remote store: each is brought once, checked, and shared by all processes.
 
-A folder of the store has a folder here, named after the store, the key and the checksums that are expected. A file
-is in it only once its checksum was found right, so that nobody checks again. What no process has open is removed when
-a new folder comes and the old was not asked for in an hour.
+A folder of the store has a folder here, named after its key and the checksums that are expected. A file is in it only
+once its checksum was found right, so that nobody checks again. What no process has open is removed when a new folder
+comes and the old was not asked for in an hour.
 """
 
 from __future__ import annotations
@@ -39,15 +39,19 @@ class Remote(Protocol):
         """Write an object's content to a local path; returns its SHA-256 in hex."""
 
 
+def cache_of(url: str) -> Path:
+    """The folder of this node that holds what came from a store."""
+    return nightrank_home() / "cache" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 class CachedFiles:
     """Files of one folder of a remote store. While this lives, nobody evicts them."""
 
     def __init__(self, store: Remote, key: str, records: Mapping[str, FileRecord]) -> None:
         self.store, self.key, self.records = store, key, records
         expected = "".join(f"{name} {records[name].sha256}\n" for name in sorted(records))
-        place = hashlib.sha256(f"{store.url}\n{key}\n{expected}".encode()).hexdigest()[:32]
-        home = nightrank_home() / "cache"
-        self.folder = home / place
+        home = cache_of(store.url)
+        self.folder = home / hashlib.sha256(f"{key}\n{expected}".encode()).hexdigest()[:32]
         new = not self.folder.is_dir()
         self._hold()
         if new:

@@ -30,6 +30,7 @@ log = logging.getLogger("nightrank.lease")
 HELD_S = 30.0
 RENEWED_EVERY_S = 10.0
 ASKED_EVERY_S = 1.0
+GONE_S = 900.0  # S3 refuses requests of clocks that differ by more
 
 
 class Owner(BaseModel):
@@ -121,12 +122,26 @@ def leased(store: Store, key: str, *, held_s: float = HELD_S) -> Iterator[Lease]
 
 
 def holder(store: Store, key: str) -> Owner | None:
-    """Who holds a lease as far as it says; None where nobody does, or a process of this machine that is gone."""
+    """Who holds a lease as far as it says, without waiting.
+
+    None where nobody does, where it was a process of this machine that is gone, or one of another machine whose lease
+    expired 15 minutes ago by this machine's clock.
+    """
     found = store.read(key)
     if found is None:
         return None
-    owner = _parsed(found.data, key, store).owner
-    return None if owner is None or _is_gone(owner) else owner
+    record = _parsed(found.data, key, store)
+    owner = record.owner
+    if owner is None or _is_gone(owner) or (owner.machine != _machine() and _is_old(record)):
+        return None
+    return owner
+
+
+def _is_old(record: LeaseRecord) -> bool:
+    try:
+        return datetime.now(UTC) - datetime.fromisoformat(record.expires) > timedelta(seconds=GONE_S)
+    except (ValueError, TypeError):  # no time, or one without a zone
+        return False
 
 
 def _free(store: Store, key: str) -> str | None:

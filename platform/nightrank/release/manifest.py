@@ -11,7 +11,8 @@ from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord
 from nightrank.release.store import Store, checked_key
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added erased_users and replaces; 1 is read as none of either
+READABLE = (1, 2)
 CURRENT = "CURRENT"
 RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 
@@ -37,6 +38,8 @@ class Manifest(BaseModel):
     metrics: dict[str, float]
     gates: dict[str, dict[str, Any]]
     counts: dict[str, int]
+    replaces: str | None = None
+    erased_users: int = 0
     versions: dict[str, str]
     files: dict[str, FileRecord]
 
@@ -73,14 +76,14 @@ def read_manifest(store: Store, release_id: str) -> Manifest:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError as error:
         version = re.search(rb'"format_version"\s*:\s*([0-9]{1,9})\b', found.data)
-        if version is not None and int(version[1]) != FORMAT_VERSION:
+        if version is not None and int(version[1]) not in READABLE:
             raise _other_version(release_id, int(version[1])) from None
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "the top"
         raise ReleaseError(
             f"manifest of release {release_id} is broken at {where}: {problem['msg']}"
         ) from None
-    if manifest.format_version != FORMAT_VERSION:
+    if manifest.format_version not in READABLE:
         raise _other_version(release_id, manifest.format_version)
     if manifest.release != release_id:
         raise ReleaseError(
@@ -92,7 +95,7 @@ def read_manifest(store: Store, release_id: str) -> Manifest:
 
 def _other_version(release_id: str, found: int) -> ReleaseError:
     return ReleaseError(
-        f"release {release_id} has format version {found}; this nightrank reads version {FORMAT_VERSION}: "
+        f"release {release_id} has format version {found}; this nightrank reads versions 1 to {FORMAT_VERSION}: "
         "use the version of nightrank that wrote it, or publish again"
     )
 

@@ -8,6 +8,8 @@ from nightrank.errors import ReleaseError, StoreConflict
 from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, pointer, read_manifest, release_key
 from nightrank.release.store import Store
 
+PREVIOUS = "PREVIOUS"  # what was in service before CURRENT: never pruned, so that a rollback finds it
+
 
 def write_release(store: Store, manifest: Manifest) -> None:
     """Verify every file against the manifest, then write the manifest: from here on the release exists."""
@@ -31,6 +33,8 @@ def move_current(store: Store, release_id: str, *, expected: str | None) -> None
             f"CURRENT names {found}, expected {expected}: it was moved in between. Release {release_id} is "
             f"complete but not in service; `nightrank releases activate {release_id}` puts it there"
         )
+    if found is not None:
+        store.put(PREVIOUS, f"{found}\n".encode())
     store.put_if_match(CURRENT, f"{release_id}\n".encode(), tag)
 
 

@@ -8,15 +8,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightrank.release.model_files import ModelFiles
+from nightrank.data.ids import Ids
 
 
-def popular_batch(model: ModelFiles, items: pa.Table | None, *, k: int, schema: pa.Schema) -> pa.RecordBatch:
-    """The k items of each category with the most users (ties by row), and over all (category null, first)."""
+def popular_batch(
+    item_ids: Ids, popularity: NDArray[np.int64], *, items: pa.Table | None, k: int, schema: pa.Schema
+) -> pa.RecordBatch:
+    """The k items of each category with the most users (ties by row), and over all (category null, first).
+
+    popularity: users per item, int64 (n_items,). items: the item table (item, categories), if there is one.
+    """
     categories: list[str | None] = []
     rows: list[NDArray[np.int64]] = []
-    for category, members in _groups(model, items):
-        order = np.lexsort((members, -model.popularity[members]))[:k]
+    for category, members in _groups(item_ids, items):
+        order = np.lexsort((members, -popularity[members]))[:k]
         rows.append(members[order])
         categories += [category] * len(order)
     chosen = np.concatenate(rows)
@@ -25,18 +30,18 @@ def popular_batch(model: ModelFiles, items: pa.Table | None, *, k: int, schema: 
         [
             pa.array(categories, pa.string()),
             pa.array(ranks),
-            model.item_ids.take(chosen),
-            pa.array(model.popularity[chosen].astype(np.float32)),
+            item_ids.take(chosen),
+            pa.array(popularity[chosen].astype(np.float32)),
         ],
         schema=schema,
     )
 
 
-def _groups(model: ModelFiles, items: pa.Table | None) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
-    yield None, np.arange(model.card.n_items)
+def _groups(item_ids: Ids, items: pa.Table | None) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
+    yield None, np.arange(len(item_ids))
     if items is None or "categories" not in items.column_names:
         return
-    rows = model.item_ids.rows_of(items["item"])
+    rows = item_ids.rows_of(items["item"])
     lists = items["categories"].combine_chunks()
     names = lists.flatten()
     owners = rows[lists.value_parent_indices().to_numpy()]
