@@ -19,6 +19,7 @@ import queried
 from made import Published
 from pages import WAREHOUSE, blocks, rows_of, section
 from queried import QUERIES, Nights
+from remote import Bucket
 
 nights, duck = queried.nights, queried.duck
 Connection = duckdb.DuckDBPyConnection
@@ -41,7 +42,7 @@ def test_every_block_of_the_page_is_run_by_a_test() -> None:
     heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", WAREHOUSE, flags=re.M | re.S), re.M)
     with_code = {title for title in heads if "```" in section(WAREHOUSE, title)}
     others = {"Which release", "In DuckDB", "In Spark", "Reading only what is needed", "Loading into tables"}
-    assert with_code == {*QUERIES, *others, "pandas", "pyarrow"}
+    assert with_code == {*QUERIES, *others, "pandas", "pyarrow", "A store on S3"}
     assert set(re.findall(r"^```(\w+)$", WAREHOUSE, re.M)) == {"sql", "python"}
 
 
@@ -255,3 +256,24 @@ def test_a_condition_on_the_user_skips_row_groups(large: Published) -> None:
 
     assert scanned("user_id = 45") == [len(named)]
     assert scanned("rank <= 10") == [5]
+
+
+def test_a_release_on_s3_is_read_without_a_listing(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's block finds the release in service and a user's list, by the manifest alone."""
+    monkeypatch.setenv("NIGHTRANK_HOME", str(tmp_path / "home"))
+    published = made.published_release(tmp_path / "job", store=bucket.url())
+    (block,) = blocks(WAREHOUSE, "python s3")
+    place = published.store.url.removeprefix("s3://")
+    server = f'S3FileSystem(endpoint_override="{bucket.endpoint}")'
+    code = block.replace("BUCKET/PREFIX", place).replace("S3FileSystem()", server)
+    (tmp_path / "page.py").write_text(code)
+    bucket.server.requests.clear()
+    found = runpy.run_path(str(tmp_path / "page.py"))
+    row = published.release.model.user_ids.find(45)
+    assert row is not None
+    items, _ = published.release.recommendations(row)
+    assert found["top"]["item_id"].to_pylist() == published.release.model.item_ids.take(items).to_pylist()
+    assert found["current"] == published.release.id
+    assert not [path for method, path in bucket.server.requests if path.rstrip("/").count("/") < 2]
