@@ -56,6 +56,7 @@ bench: setup .venv/spark
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/batch_peers.py
+	$(BIN)/python benchmarks/scale.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

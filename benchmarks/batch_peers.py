@@ -1,15 +1,15 @@
 """All users' lists into Parquet: the score stage, `implicit` with pandas, and Spark's recommendForAllUsers.
 
     make bench
-    python benchmarks/batch_peers.py --users 20000 --items 10000 --events 1000000
+    python benchmarks/batch_peers.py --users 60000 --items 20000 --events 3000000
 
 The same events (`nightrank data synth scale`), rank and k for all; scoring and writing are timed, fits are not. The
 stage and `implicit` share one model and leave out what a user has seen. Spark fits a model of its own (implicit
 preferences) on the same pairs; it cannot leave out seen items, so its lists are the easier ones to make, and it
 multiplies in Java where the machine has no BLAS library for it. Each has all CPUs of the machine: the stage as the
 shipped cluster.yaml says, Spark as local[CPUs]. Starting Ray or the JVM is not in the seconds; starting the stage's
-actors is, two seconds of it, and up to 20,000 users are one bucket, which one of them does alone. Spark needs `pip
-install pyspark` and Java 17; where one is missing the script says so and ends with 1.
+actors is, two seconds of it, and up to 20,000 users are one bucket, which one of them does alone. Spark needs what
+`make soak` installs, and Java 17; where one is missing the script says so and ends with 1.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def spark(pairs: Path, k: int, factors: int, out: Path, *, threads: int) -> floa
     session = (
         SparkSession.builder.master(f"local[{threads}]")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.memory", "4g")
@@ -145,9 +146,9 @@ def main() -> None:
     """Events, one fit, three ways to the lists."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     for name, value in {
-        "users": 20_000,
-        "items": 10_000,
-        "events": 1_000_000,
+        "users": 60_000,
+        "items": 20_000,
+        "events": 3_000_000,
         "factors": 64,
         "k": 100,
     }.items():
