@@ -1,4 +1,4 @@
-"""releases prune, releases erase, destroy: what removes things. Each says what it would do before it does it."""
+"""releases prune, releases erase, destroy: what removes things. Prune and destroy only say what, without --yes."""
 
 from __future__ import annotations
 
