@@ -76,7 +76,7 @@ def load_interactions(job: JobConfig, inputs: Inputs, *, family: str) -> Interac
 
     Raises DataError where the files are no longer those that the run began with.
     """
-    _refuse_changed(job, inputs)
+    refuse_changed(job, inputs)
     (default,) = job.combines([family])
     return interactions_of(_events(job, inputs), job.events, default=default)
 
@@ -89,7 +89,7 @@ def load_splits(
     validation: held out of what the test split leaves to train on. All splits are of the same pairs and one truth.
     Raises DataError as `load_interactions`, and on an item table that does not fit: better now than after a night.
     """
-    _refuse_changed(job, inputs)
+    refuse_changed(job, inputs)
     pool = pool_of(
         _events(job, inputs),
         job.events,
@@ -112,7 +112,8 @@ def refuse_erased(store: Store, inputs: Inputs) -> None:
         raise DataError("somebody was erased since this began; run the command again, it leaves them out")
 
 
-def _refuse_changed(job: JobConfig, inputs: Inputs) -> None:
+def refuse_changed(job: JobConfig, inputs: Inputs) -> None:
+    """DataError where the files, or who is left out of them, are no longer those that the run began with."""
     suppressed = read_suppressed(open_store(job.store))
     if _fingerprint(inputs.events, inputs.items, suppressed) != inputs.fingerprint:
         raise DataError(

@@ -47,14 +47,14 @@ def open_run(job: JobConfig, *, key: str | None = None, first: str = "sweep") ->
 
 def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str], force: bool = False) -> Summary:
     """Run the given stages in order and sum up. A job that names its model has no sweep. force: see `train`."""
-    work: dict[str, Callable[[], Any]] = {
-        "sweep": lambda: sweep(run, actors),
-        "train": lambda: train(run, actors, force=force),
-        "score": lambda: score(run, actors),
-        "publish": lambda: publish(run),
-    }
     skipped: list[str] = []
     with leased(run.store, run.name("lease")) as lease:
+        work: dict[str, Callable[[], Any]] = {
+            "sweep": lambda: sweep(run, actors),
+            "train": lambda: train(run, actors, force=force),
+            "score": lambda: score(run, actors),
+            "publish": lambda: publish(run, still=lease.check),
+        }
         refuse_erased(run.store, run.inputs)
         _run(run, work, stages=stages, skipped=skipped, lease=lease)
     return summary(run, skipped=skipped)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +16,9 @@ import ray
 import scipy
 
 import nightrank
-from nightrank.batch.inputs import load_items
-from nightrank.batch.records import BucketRecord
+from nightrank.batch.inputs import load_items, refuse_changed
 from nightrank.batch.run import Run
-from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name, unpacked
+from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name, unpacked, written
 from nightrank.data.ids import STRING, Ids
 from nightrank.errors import GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate
@@ -26,48 +26,64 @@ from nightrank.release.files import save_array
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.popular import popular_batch
-from nightrank.release.publish import move_current, published, write_release
+from nightrank.release.publish import PREVIOUS, move_current, published, write_release
 from nightrank.release.records import FileRecord
 from nightrank.release.tables import items_schema, popular_schema, write_table
 
 log = logging.getLogger("nightrank.publish")
 
 
-def publish(run: Run) -> dict[str, Any]:
+def publish(run: Run, *, still: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Complete the release, judge its structure, write its manifest and put it in service.
 
     A run that was published stays so: a rerun moves nothing, also not back after somebody activated another
     release. Raises GateRefused before the manifest is written, StoreConflict where CURRENT was moved since
     the run began; the release then exists but is not in service.
+    still: raises where the run's lease is lost; asked before anything is removed, made visible or moved.
     """
     done = run.stage("publish")
     if done is not None and run.record.release in published(run.store):
         return done
-    scored = run.finished("score")
+    run.finished("score")
     with run.recording("publish") as outcome:
         if run.record.release not in published(run.store):
-            write_release(run.store, _assemble(run, scored))
+            manifest = _assemble(run, still)
+            still()
+            write_release(run.store, manifest)
         before = None if run.record.in_service is None else run.record.in_service.release
-        move_current(run.store, run.record.release, expected=before)
         outcome["before"] = before
+        if _was_replaced(run):
+            log.info("release %s was in service and was replaced since; that stays", run.record.release)
+            return outcome
+        still()
+        move_current(run.store, run.record.release, expected=before)
         log.info("release %s is in service", run.record.release)
     return outcome
 
 
-def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
+def _was_replaced(run: Run) -> bool:
+    """Whether this release was in service and somebody took it out: a rerun must not undo a rollback."""
+    found = run.store.read(PREVIOUS)
+    return found is not None and found.data.decode(errors="replace").strip() == run.record.release
+
+
+def _assemble(run: Run, still: Callable[[], None]) -> Manifest:
+    refuse_changed(run.job, run.inputs)
     model = open_model(run.store, run.name("model"))
     units = list(all_units(model))
     files: dict[str, FileRecord] = {}
     recommended = np.zeros(model.card.n_items, dtype=bool)
+    scored = Counter(users=0, rows=0, empty_users=0)
     for unit in units:
-        record = run.get_json(record_name(unit), shape=BucketRecord)
-        if record is None or record["model_hash"] != model.card.model_hash:
+        record = written(run.store, unit, run=run.name(""), card=model.card)
+        if record is None:
             raise ReleaseError(
                 f"run {run.key} has no {record_name(unit)} of its model; run the score stage again"
             )
         files |= {name: FileRecord(**value) for name, value in record["files"].items()}
         if unit["table"] == RECOMMENDATIONS:
             recommended |= unpacked(record["recommended"], n_items=model.card.n_items)
+            scored.update({name: record[name] for name in scored})
     decision = structure_gate(
         users=scored["users"],
         expected_users=model.card.n_users,
@@ -82,6 +98,7 @@ def _assemble(run: Run, scored: dict[str, Any]) -> Manifest:
             f"the structure gate refused release {run.record.release}: {'; '.join(decision['problems'])}. "
             "What is in service stays"
         )
+    still()
     _drop_strangers(run, set(files))
     files |= _copy_model(run, model) | _write_items(run, model)
     trained = run.finished("train")

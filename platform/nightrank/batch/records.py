@@ -26,7 +26,8 @@ class BucketRecord(_Record):
     users: int
     rows: int
     empty_users: int
-    recommended: str
+    recommended: str = ""
+    versions: dict[str, str] = {}
 
 
 class _Chosen(_Record):

@@ -22,7 +22,7 @@ from nightrank.batch.units import RECOMMENDATIONS, Unit, all_units, intact, reco
 from nightrank.cluster.session import options, threads, translated
 from nightrank.config.cluster import ActorSpec, ActorTable
 from nightrank.errors import ClusterError
-from nightrank.release.model_files import open_model
+from nightrank.release.model_files import open_model, refuse_damaged
 
 log = logging.getLogger("nightrank.score")
 
@@ -33,6 +33,7 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
     """Write every unit that is not there yet into the run's release folder; return counts."""
     run.finished("train")
     with run.recording("score") as outcome:
+        refuse_damaged(run.store, run.name("model"))
         units = list(all_units(open_model(run.store, run.name("model"))))
         missing = missing_units(run)
         if len(missing) < len(units):
@@ -52,8 +53,8 @@ def score(run: Run, actors: ActorTable) -> dict[str, Any]:
 def missing_units(run: Run) -> list[Unit]:
     """The units without a record, or whose files are not what their record says; reads them all."""
     model = open_model(run.store, run.name("model"))
-    given = {"run": run.name(""), "release": run.record.release, "model_hash": model.card.model_hash}
-    return [unit for unit in all_units(model) if intact(run.store, unit, **given) is None]
+    given = {"run": run.name(""), "release": run.record.release}
+    return [unit for unit in all_units(model) if intact(run.store, unit, **given, card=model.card) is None]
 
 
 def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nightrank.batch.units import RECOMMENDATIONS, Unit, intact, packed, record_name, unit_files
+from nightrank.batch.units import RECOMMENDATIONS, VERSIONS, Unit, intact, packed, record_name, unit_files
 from nightrank.errors import NightrankError
 from nightrank.ranking import TopK
 from nightrank.ranking.ranker import Ranker, chunks
@@ -76,8 +76,7 @@ class ScoreUnits:
         A unit that is whole is left alone: Ray asks again for one whose scorer died with the record in place.
         """
         unit = {key: value if isinstance(value, str) else int(value) for key, value in unit.items()}
-        given = {"run": self.run, "release": self.release, "model_hash": self.model.card.model_hash}
-        done = intact(self.store, unit, **given)
+        done = intact(self.store, unit, run=self.run, release=self.release, card=self.model.card)
         if done is not None:
             return int(done["users"])
         lists = list(self._lists(unit))
@@ -92,6 +91,7 @@ class ScoreUnits:
         users = int(unit["stop"] - unit["start"]) if unit["table"] == RECOMMENDATIONS else 0
         record = {
             "model_hash": self.model.card.model_hash,
+            "versions": VERSIONS,
             "files": files,
             "users": users,
             "rows": int(counts.sum()),

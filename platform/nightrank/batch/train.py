@@ -46,6 +46,9 @@ def train(run: Run, actors: ActorTable, *, force: bool = False) -> dict[str, Any
         outcome["quality"] = decision
         outcome["recipe"] = recipe.model_dump()
         log.info("fitting %s on all events", recipe.family)
+        run.store.delete_folder(
+            run.name("buckets")
+        )  # lists of a model that has to be made anew are not trusted
         outcome["model"] = run_task(
             _fit_all,
             *(run.job, run.inputs, recipe, run.store.url, run.name("model"), n_threads),

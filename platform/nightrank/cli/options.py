@@ -31,4 +31,6 @@ def chosen_store(config: Path | None, store: str | None) -> Store:
         raise typer.BadParameter("give --config or --store, not both")
     if config is not None:
         return open_store(load_job(config, inside_job=inside_job()).store)
+    if store is not None and "://" not in store:
+        store = str(Path(store).expanduser().absolute())  # nodes have other working directories
     return open_store(default_store() if store is None else store)

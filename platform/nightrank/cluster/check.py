@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -18,6 +19,7 @@ from nightrank.errors import ClusterError, NightrankError
 from nightrank.release.store import Store, open_store
 
 STAGE_KINDS = ("tune_trial", "trainer", "scorer")  # one stage runs at a time
+ANSWERED_S = 60.0
 RESOURCES = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 
@@ -59,7 +61,7 @@ def _apart(store: Store, nodes: Mapping[str, str]) -> list[str]:
             .remote(store.url, word, name)
             for name in nodes
         }
-        said = {name: ray.get(task) for name, task in tasks.items()}
+        said = {name: _told(task) for name, task in tasks.items()}
         for name, reason in said.items():
             if reason is None and store.read(f".check-{word}/{name}") is None:
                 said[name] = "what it writes does not arrive here"
@@ -71,6 +73,17 @@ def _apart(store: Store, nodes: Mapping[str, str]) -> list[str]:
         for name, reason in said.items()
         if reason is not None
     ]
+
+
+def _told(task: Any) -> str | None:
+    """What a node said; a node that is lost or hangs on the folder is one that does not share it."""
+    try:
+        answer: str | None = ray.get(task, timeout=ANSWERED_S)
+    except ray.exceptions.GetTimeoutError:
+        return f"it did not answer in {ANSWERED_S:g} s"
+    except ray.exceptions.RayError as error:
+        return f"it could not be asked ({type(error).__name__})"
+    return answer
 
 
 def _answer(url: str, word: str, name: str) -> str | None:

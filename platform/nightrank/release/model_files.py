@@ -160,6 +160,7 @@ def save_model(
     model: FactorModel, interactions: Interactions, *, store: Store, key: str, n_buckets: int, seed: int
 ) -> ModelCard:
     """Write a model's arrays and the interactions that it was fitted on below a key; model.json comes last."""
+    store.delete(f"{key}/model.json")  # until all is there, a kill leaves no model and no mixture of two
     buckets = (interactions.user_ids.hashes() % np.uint64(n_buckets)).astype(np.int64)
     order = np.argsort(buckets, kind="stable")
     offsets = np.zeros(n_buckets + 1, dtype=np.int64)
@@ -222,14 +223,31 @@ def open_model(store: Store, key: str) -> ModelFiles:
 
 
 def saved_model_hash(store: Store, key: str) -> str | None:
-    """The hash of the model below a key whose arrays all have the sizes of its card, None where there is none."""
+    """The hash of the model below a key whose arrays are all what its card says, None where there is none."""
     try:
         card = read_card(store, key)
     except ReleaseError:
         return None
-    sizes = store.sizes(key, list(card.files))
-    whole = sizes == [record.bytes for record in card.files.values()]
-    return card.model_hash if whole else None
+    return None if damaged_files(store, key, card) else card.model_hash
+
+
+def damaged_files(store: Store, key: str, card: ModelCard) -> list[str]:
+    """The arrays of a model that are not what its card says; reads them all, where nobody else does before use."""
+    found = []
+    for (name, record), size in zip(card.files.items(), store.sizes(key, list(card.files)), strict=True):
+        if size != record.bytes or (not store.checks_files and store.record(key, name) != record):
+            found.append(name)
+    return found
+
+
+def refuse_damaged(store: Store, key: str) -> None:
+    """ReleaseError where an array of the model below a key is not what its card says."""
+    found = damaged_files(store, key, read_card(store, key))
+    if found:
+        raise ReleaseError(
+            f"{', '.join(found)} of {key} in store {store.url} are not what the train stage saved; run `nightrank "
+            "nightly` or `nightrank train` again, which fits the model anew"
+        )
 
 
 def open_ids(path: Callable[[str], Path], stem: str, kind: str, *, n: int) -> list[NDArray[Any]]:

@@ -54,7 +54,8 @@ def verify(store: Store, release_id: str) -> Manifest:
         listed = "\n  ".join(problems)
         raise ReleaseError(
             f"release {release_id} is damaged:\n  {listed}\n"
-            "put another release in service with `nightrank releases activate ID` and publish again"
+            "put another release in service with `nightrank releases activate ID`; to have this one again, remove "
+            "its folder from the store and run its night again"
         )
     return manifest
 

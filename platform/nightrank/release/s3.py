@@ -39,6 +39,8 @@ REQUESTS_AT_ONCE = 16
 class S3Store:
     """`s3://bucket/prefix`."""
 
+    checks_files = True
+
     def __init__(self, url: str) -> None:
         parts = URL.fullmatch(url)
         if parts is None or ".." in url.split("/"):

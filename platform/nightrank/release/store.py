@@ -44,9 +44,10 @@ class Files(Protocol):
 
 
 class Store(Protocol):
-    """Keys are relative POSIX paths without `..`."""
+    """Keys are relative POSIX paths without `..`. checks_files: `files` checks content before anybody maps it."""
 
     url: str
+    checks_files: bool
 
     def read(self, key: str) -> Stored | None:
         """The object, or None where there is none."""
@@ -101,6 +102,8 @@ class LocalFiles:
 
 class LocalStore:
     """A folder. One step is os.replace; conditional puts hold an flock."""
+
+    checks_files = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
