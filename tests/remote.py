@@ -65,6 +65,13 @@ class Bucket:
             for name in names
         }
 
+    def copied(self, url: str) -> str:
+        """A store with the same objects."""
+        other = self.url()
+        for key, data in self.keys(url).items():
+            self.put(other, key, data)
+        return other
+
     def put(self, url: str, key: str, data: bytes) -> None:
         """Overwrite an object behind nightrank's back."""
         prefix = url.removeprefix(f"s3://{NAME}/")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket) -> Published:
+    """A release in service on S3, which no test changes."""
+    folder = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTRANK_HOME", str(folder / "home"))
+        return made.published_release(folder / "job", store=bucket.url())
+
+
 @pytest.fixture
-def release(home: Path, tmp_path: Path, bucket: Bucket) -> Published:
-    """A release in service on S3, made on a node that is gone since."""
-    found = made.published_release(tmp_path / "job", store=bucket.url())
-    shutil.rmtree(home)
-    return found
+def release(home: Path, once: Published, bucket: Bucket) -> Published:
+    """The same in a store of its own; this node has nothing of it yet."""
+    store = open_store(bucket.copied(once.store.url))
+    return Published(store=store, run=replace(once.run, store=store), release=once.release)
 
 
 def test_a_night_on_s3_publishes_what_a_local_one_does(
