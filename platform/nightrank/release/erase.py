@@ -28,11 +28,10 @@ from nightrank.release.leftovers import (
     unpublished,
 )
 from nightrank.release.manifest import CURRENT, pointer, release_key
-from nightrank.release.model_files import ModelCard, open_model, read_card
+from nightrank.release.model_files import ModelCard, read_card
 from nightrank.release.publish import PREVIOUS, before_current, published, verify, write_release
-from nightrank.release.records import record_of
 from nightrank.release.store import Store
-from nightrank.release.successor import Successor, integer, rows_of, successor_id
+from nightrank.release.successor import Successor, integer, knows, rows_of, successor_id
 from nightrank.release.suppressed import suppress
 
 RECEIPTS = "erasure/receipts"
@@ -119,7 +118,7 @@ def _knowing(store: Store, ids: Sequence[str], people: Sequence[str], damaged: d
     found = []
     for release_id in ids:
         try:
-            if _knows(store, release_key(release_id, "arrays"), people):
+            if knows(store, release_key(release_id, "arrays"), people):
                 found.append(release_id)
         except StoreUnreachable:
             raise
@@ -133,23 +132,13 @@ def _a_run_knows(store: Store, people: Sequence[str]) -> bool:
     for run in run_folders(store):
         folder = f"{run.folder}/model"
         try:
-            if store.read(f"{folder}/model.json") is not None and _knows(store, folder, people):
+            if store.read(f"{folder}/model.json") is not None and knows(store, folder, people):
                 return True
         except StoreUnreachable:
             raise
         except ReleaseError:
             return True
     return False
-
-
-def _knows(store: Store, folder: str, people: Sequence[str]) -> bool:
-    """Does the model below a key know any of the people? Brings and checks nothing but its user ids."""
-    model = open_model(store, folder)
-    names = [name for name in model.card.files if name.startswith(("user_ids.", "bucket_offsets."))]
-    for name, size in zip(names, store.sizes(folder, names), strict=True):
-        if size is None or record_of(model.path(name)) != model.card.files[name]:
-            raise ReleaseError(f"{name} is missing or is not what model.json says")
-    return bool(rows_of(model.user_ids, people))
 
 
 def _texts(users: Sequence[str], kinds: set[str]) -> list[str]:
