@@ -214,13 +214,16 @@ def test_before_the_first_release_a_run_says_what_ids_are_here(tmp_path: Path) -
 
 
 def test_nobody_here_by_that_name(before: Store, tmp_path: Path) -> None:
-    """An unknown id changes no release; it is kept out all the same, since events may have it."""
+    """An unknown id changes no release and no run; it is kept out all the same, since events may have it."""
     store = copy_of(before, tmp_path)
     unknown = "123456789" if kind_of(before) == "int64" else "person-nobody"
     result = CliRunner().invoke(app, ["releases", "erase", "--store", store.url, "--user", unknown])
     assert result.exit_code == 0
-    assert "unknown   1 of them: in no release here" in result.stdout
+    assert "unknown   nobody of that id is known here, so nothing was removed" in result.stdout
     assert published(store) == published(before)
+    assert store.children("runs") == before.children("runs")
+    assert store.children("releases") == before.children("releases")
+    assert receipts(store)[0]["runs"] == []
     assert len(read_suppressed(store).hashes) == 2
 
 

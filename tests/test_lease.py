@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nightrank.errors import ReleaseError, StoreConflict
 from nightrank.release import lease as leases
-from nightrank.release.lease import Lease, holder, leased
+from nightrank.release.lease import Lease, Owner, holder, leased
 from nightrank.release.store import Store, open_store
 from remote import Bucket
 
@@ -148,3 +151,137 @@ def test_what_is_no_lease_is_refused_by_name(store: Store) -> None:
     store.put(KEY, b"{}")
     with pytest.raises(ReleaseError, match=r"runs/a/lease .* is no lease"), leased(store, KEY):
         pass
+
+
+# -- what must not look like a loss, and what must --------------------------------------------------------
+
+
+def _sleep(ready: Any) -> None:
+    ready.set()
+    signal.pause()
+
+
+def held_by(store: Store, owner: Owner) -> None:
+    content = {"owner": owner.model_dump(), "expires": "2026-11-21T00:00:00Z", "held_s": 30.0}
+    store.put(KEY, json.dumps(content).encode())
+
+
+def test_a_step_of_the_clock_makes_nobody_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil's time of birth moves with the wall clock; a process that lives keeps its lease all the same."""
+    real = psutil.Process.create_time
+    with leased(store, KEY):
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 5.0)
+        monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
+        assert holder(store, KEY) is not None
+        with pytest.raises(StoreConflict, match="is held by another process"), leased(store, KEY):
+            pass
+
+
+def test_a_zombie_holds_nothing(store: Store) -> None:
+    """Killed, but its parent did not ask yet: it will never renew, so the name is free."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_sleep, args=(ready,), daemon=True)
+    process.start()
+    assert ready.wait(60)
+    assert process.pid is not None
+    owner = leases._myself().model_copy(update={"pid": process.pid, "born": leases._born(process.pid)})
+    held_by(store, owner)
+    assert holder(store, KEY) is not None
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
+    assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+    assert holder(store, KEY) is None
+    with leased(store, KEY):
+        pass
+    process.join(60)
+
+
+def test_another_process_of_the_same_number_is_not_the_owner(store: Store) -> None:
+    """The number of a process that ended was given to somebody else."""
+    owner = leases._myself()
+    held_by(store, owner.model_copy(update={"born": owner.born - 1}))
+    assert holder(store, KEY) is None
+
+
+def test_check_asks_the_clock_and_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No renewal needs to fail first: a suspended owner, and one whose record is another's, learn it at once."""
+    with leased(store, KEY) as lease:
+        lease.check()
+        lease._renewed -= 31.0
+        with pytest.raises(StoreConflict, match="was lost"):
+            lease.check()
+    for taken in ("another", "gone"):
+        store.delete(KEY)
+        with leased(store, KEY) as lease:
+            if taken == "another":
+                from_elsewhere(store, held_s=60.0)
+            else:
+                store.delete(KEY)
+            with pytest.raises(StoreConflict, match="was lost"):
+                lease.check()
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_the_system_refuses_does_not_end_the_renewing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of file handles for a moment: it goes on; for as long as the lease holds: it is lost."""
+    lease = Lease(store, KEY, tag=None, held_s=0.6)
+    real, refused = lease._put, []
+
+    def put(*args: Any) -> str:
+        if len(refused) == 1:
+            return real(*args)
+        refused.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(lease, "_put", put)
+    before = lease._renewed
+    until(lambda: refused and lease._renewed != before)
+    lease.check()
+    refused.append(1)
+    until(lambda: lease._lost)
+    lease.end()
+
+
+def test_a_renewal_that_had_won_is_no_loss(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record was written and its answer was lost: it holds our token, so its tag is taken."""
+    with leased(store, KEY) as lease:
+        old = lease._tag
+        lease._put(old, lease.owner)
+        monkeypatch.setattr(leases, "datetime", _Later)
+        lease._tag = lease._replace(lease.owner)
+        assert lease._tag != old
+        lease.check()
+        lease._tag = old
+    assert record(store)["owner"] is None
+
+
+class _Later(datetime):
+    """A clock that is an hour ahead, so that no two records are the same."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime.now(tz) + timedelta(hours=1)
+
+
+def test_garbage_makes_nobody_wait_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a record says, its owner has 10 minutes to renew it."""
+    from_elsewhere(store, held_s=1e12)
+    clock = [0.0]
+    monkeypatch.setattr(leases.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(leases.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    assert leases._free(store, KEY) is not None
+    assert clock[0] == 600.0
+    for held_s in ("NaN", "Infinity", "-1", "0"):
+        store.put(KEY, json.dumps(record(store)).replace("1000000000000.0", held_s).encode())
+        with pytest.raises(ReleaseError, match="is no lease"):
+            leases._free(store, KEY)
+        from_elsewhere(store, held_s=1e12)

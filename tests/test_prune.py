@@ -21,9 +21,9 @@ from nightrank.cli.app import app
 from nightrank.errors import ReleaseError
 from nightrank.release.cache import cache_of
 from nightrank.release.destroy import destroy, plan_destroy
-from nightrank.release.erase import LEASE, erase
+from nightrank.release.erase import erase
 from nightrank.release.lease import leased
-from nightrank.release.leftovers import run_folders
+from nightrank.release.leftovers import LEASE, run_folders
 from nightrank.release.manifest import current, release_key
 from nightrank.release.prune import plan_prune, prune
 from nightrank.release.publish import PREVIOUS, activate, move_current, published, verify, write_release
@@ -300,6 +300,7 @@ def test_on_s3_both_do_the_same(tmp_path: Path, bucket: Bucket, monkeypatch: pyt
     named = {line.split()[-1] for line in said if line.startswith("remove ")}
     prune(store, plan_prune(store, keep=1))
     assert published(store) == [ids[1], ids[3], ids[5]]
+    store.delete(LEASE)  # given back, it stays
     left = bucket.keys(store.url)
     assert left == {key: data for key, data in objects.items() if not named & set(re.split("/", key))}
     open_release(store).files.bring()

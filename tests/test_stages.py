@@ -69,6 +69,20 @@ def test_one_process_works_on_a_run_at_a_time(tmp_path: Path) -> None:
         run_stages(run, actors, stages=("train",))
 
 
+def test_a_run_that_was_removed_before_its_lease_was_held_is_refused(tmp_path: Path) -> None:
+    """An erasure between the two would leave a run that trains, but whose run.json nobody finds any more."""
+    run = open_run(make_job(tmp_path))
+    record = run.store.read(run.name("run.json"))
+    assert record is not None
+    for data in (None, record.data.replace(b'"created": "2', b'"created": "3')):
+        run.store.delete_folder(f"runs/{run.key}")
+        if data is not None:
+            run.store.put(run.name("run.json"), data)
+        with pytest.raises(DataError, match=f"run {run.key} was removed .*; run the command again"):
+            run_stages(run, load_cluster(ROOT / "cluster.yaml"), stages=("train",))
+        assert "stages" not in run.store.children(f"runs/{run.key}")
+
+
 def test_item_ids_of_another_type_are_refused_while_training(tmp_path: Path) -> None:
     """Items under text ids beside events under integers are found before anything is scored."""
     job = make_job(tmp_path, items=make_items(items="string"))

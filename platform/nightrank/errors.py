@@ -5,7 +5,8 @@
     ├── DataError                     2   events, items or users that cannot be used
     ├── GateRefused                   3   a gate said no; what is in service stays
     ├── ReleaseError                  1   a release, run or store that cannot be trusted or does not exist
-    │   └── StoreConflict             1   somebody else moved a pointer in between
+    │   ├── StoreConflict             1   somebody else moved a pointer in between
+    │   └── StoreUnreachable          1   an object store that does not answer, or refuses
     └── ClusterError                  1   Ray is missing, too small or refuses
 
 Every message says what was found, what was expected and what to do. Anything else that escapes is a bug.
@@ -44,6 +45,10 @@ class ReleaseError(NightrankError):
 
 class StoreConflict(ReleaseError):
     """A conditional write lost: the object changed since it was read."""
+
+
+class StoreUnreachable(ReleaseError):
+    """An object store did not answer, or refused: nothing is known of what is in it, least of all damage."""
 
 
 class ClusterError(NightrankError):

@@ -55,6 +55,7 @@ def run_stages(run: Run, actors: ActorTable, *, stages: Sequence[str], force: bo
             "score": lambda: score(run, actors),
             "publish": lambda: publish(run, still=lease.check),
         }
+        run.refuse_gone()
         refuse_erased(run.store, run.inputs)
         _run(run, work, stages=stages, skipped=skipped, lease=lease)
     return summary(run, skipped=skipped)

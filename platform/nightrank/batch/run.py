@@ -98,6 +98,15 @@ class Run:
             )
         return found
 
+    def refuse_gone(self) -> None:
+        """DataError where the run was removed, or begun anew, before its lease was held."""
+        found = self.store.read(self.name("run.json"))
+        if found is None or _read_record(self.store, self.key) != self.record:
+            raise DataError(
+                f"run {self.key} was removed from store {self.store.url} since this command began, by an erasure or "
+                "a pruning; run the command again"
+            )
+
     @contextlib.contextmanager
     def recording(self, stage: str) -> Iterator[dict[str, Any]]:
         """Collects what a stage leaves behind and its seconds; written when the block ends well."""

@@ -74,7 +74,11 @@ def _erase(
         typer.echo(f"removed   unfinished release {release_id}")
     typer.echo(f"kept out  {len(receipt['people'])} user(s), of every later night in {chosen.url}")
     unknown = len(receipt["people"]) - len(known)
-    if unknown > 0:
+    if not receipt["releases"] and not receipt["runs"]:
+        typer.echo(
+            "unknown   nobody of that id is known here, so nothing was removed; are the ids as in the events?"
+        )
+    elif unknown > 0:
         typer.echo(f"unknown   {unknown} of them: in no release here; are the ids as in the events?")
     for text in receipt["not_done"]:
         typer.echo(f"not done  {text}")

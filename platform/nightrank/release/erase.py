@@ -4,7 +4,7 @@ Each release that knows them gets a successor without them, published like any r
 and CURRENT, then the old folder goes. Runs go whole: their models hold the people too, and they could not be resumed
 on other events. Item vectors and what follows from them were fitted with the people's events and stay so until the
 next night. The receipt says all of that; it is begun before anything is removed, so that a call that goes on where a
-killed one stopped still tells the whole.
+killed one stopped still tells the whole. Whom neither a release nor the model of a run knows only goes on the list.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from nightrank.errors import DataError, ReleaseError
-from nightrank.release.lease import leased
+from nightrank.errors import DataError, ReleaseError, StoreUnreachable
+from nightrank.release.lease import Lease, leased
 from nightrank.release.leftovers import (
+    LEASE,
     RunFolder,
     refuse_busy,
     remove_leftovers,
@@ -28,12 +29,11 @@ from nightrank.release.leftovers import (
 )
 from nightrank.release.manifest import CURRENT, pointer, release_key
 from nightrank.release.model_files import ModelCard, read_card
-from nightrank.release.publish import PREVIOUS, published, verify, write_release
+from nightrank.release.publish import PREVIOUS, before_current, published, verify, write_release
 from nightrank.release.store import Store
-from nightrank.release.successor import Successor, integer, rows_of, successor_id
+from nightrank.release.successor import Successor, integer, knows, rows_of, successor_id
 from nightrank.release.suppressed import suppress
 
-LEASE = "erasure/lease"
 RECEIPTS = "erasure/receipts"
 HANDOVER_S = 5.0  # services look at CURRENT every second, then open what it names
 NOT_DONE = (
@@ -52,24 +52,29 @@ def erase(store: Store, users: Sequence[str], *, handover_s: float = HANDOVER_S)
     """Erase people by their ids as text; returns the receipt, which is kept in the store too.
 
     handover_s: how long services that answer from a replaced release have to open its successor.
-    Killed anywhere, the same call goes on. Raises DataError for what can be no id here, StoreConflict where a run or
-    another erasure is at work or CURRENT is moved meanwhile, and ReleaseError, after everything else was done, for
-    releases that are damaged and so have no successor.
+    Killed anywhere, the same call goes on. Raises DataError for what can be no id here, StoreConflict where a run,
+    another erasure or a pruning is at work or CURRENT is moved meanwhile, StoreUnreachable where the store does not
+    answer, and ReleaseError, after everything else was done, for releases that are damaged and so have no successor.
     """
     refuse_busy(run_folders(store), what="erasing people")
-    with leased(store, LEASE):
+    with leased(store, LEASE) as lease:
         cards, damaged = _cards(store)
         people = _texts(users, {card.user_id_type for card in [*cards.values(), *_run_cards(store)]})
+        knowing = _knowing(store, list(cards), people, damaged)
+        is_known = bool(knowing or damaged) or _a_run_knows(store, people)
         suppressed = suppress(store, people)
         runs = run_folders(store)
         refuse_busy(runs, what="erasing people")  # one that began before it could see the list
         hashes = {person: suppressed.hash_of(person) for person in people}
-        replaced = _replaced(store, list(cards), hashes, damaged)
-        name, receipt = _begun(store, sorted(hashes.values()), replaced=replaced, runs=runs)
-        _take_over(
-            store, {one["release"]: one["successor"] for one in receipt["releases"]}, wait_s=handover_s
+        replaced = _replaced(store, knowing, hashes, damaged)
+        lease.check()
+        name, receipt = _begun(
+            store, sorted(hashes.values()), replaced=replaced, runs=runs if is_known else None
         )
-        remove_leftovers(store, runs=runs, releases=receipt["unfinished"])
+        successors = {one["release"]: one["successor"] for one in receipt["releases"]}
+        _take_over(store, successors, wait_s=handover_s, lease=lease)
+        gone = [run for run in runs if run.key in receipt["runs"]]
+        remove_leftovers(store, runs=gone, unfinished=receipt["unfinished"])
         receipt |= {"finished": _now(), "damaged": damaged}
         _put(store, name, receipt)
     if damaged:
@@ -88,6 +93,8 @@ def _cards(store: Store) -> tuple[dict[str, ModelCard], dict[str, str]]:
     for release_id in published(store):
         try:
             cards[release_id] = read_card(store, release_key(release_id, "arrays"))
+        except StoreUnreachable:
+            raise
         except ReleaseError as error:
             damaged[release_id] = str(error)
     return cards, damaged
@@ -99,9 +106,39 @@ def _run_cards(store: Store) -> list[ModelCard]:
     for run in run_folders(store):
         try:
             found.append(read_card(store, f"{run.folder}/model"))
+        except StoreUnreachable:
+            raise
         except ReleaseError:
             continue
     return found
+
+
+def _knowing(store: Store, ids: Sequence[str], people: Sequence[str], damaged: dict[str, str]) -> list[str]:
+    """The releases that know any of the people, by their ids alone; unreadable ones are added to `damaged`."""
+    found = []
+    for release_id in ids:
+        try:
+            if knows(store, release_key(release_id, "arrays"), people):
+                found.append(release_id)
+        except StoreUnreachable:
+            raise
+        except ReleaseError as error:
+            damaged[release_id] = str(error)
+    return found
+
+
+def _a_run_knows(store: Store, people: Sequence[str]) -> bool:
+    """Does the model of any run? One that cannot be read may."""
+    for run in run_folders(store):
+        folder = f"{run.folder}/model"
+        try:
+            if store.read(f"{folder}/model.json") is not None and knows(store, folder, people):
+                return True
+        except StoreUnreachable:
+            raise
+        except ReleaseError:
+            return True
+    return False
 
 
 def _texts(users: Sequence[str], kinds: set[str]) -> list[str]:
@@ -126,6 +163,8 @@ def _replaced(
         try:
             successor = Successor(store, verify(store, release_id), release_id=new_id)
             rows = rows_of(successor.model.user_ids, list(hashes))
+        except StoreUnreachable:
+            raise
         except ReleaseError as error:
             damaged[release_id] = str(error)
             continue
@@ -140,9 +179,12 @@ def _replaced(
 
 
 def _begun(
-    store: Store, people: list[str], *, replaced: list[dict[str, Any]], runs: list[RunFolder]
+    store: Store, people: list[str], *, replaced: list[dict[str, Any]], runs: list[RunFolder] | None
 ) -> tuple[str, Receipt]:
-    """The receipt and its key, written before anything goes: a new one, or that of the same call that was killed."""
+    """The receipt and its key, written before anything goes: a new one, or that of the same call that was killed.
+
+    runs: None where nobody knows the people; then no run and no unfinished release is added.
+    """
     digest = hashlib.sha256("\n".join(people).encode()).hexdigest()[:12]
     name = f"{RECEIPTS}/{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{digest}.json"
     receipt: Receipt = {"begun": _now(), "finished": None, "people": people, "releases": [], "runs": []}
@@ -154,8 +196,9 @@ def _begun(
     listed = {one["release"] for one in receipt["releases"]}
     receipt["releases"] += [one for one in replaced if one["release"] not in listed]
     old = {one["release"] for one in receipt["releases"]}
-    receipt["runs"] = sorted({*receipt["runs"], *(run.key for run in runs)})
-    receipt["unfinished"] = sorted({*receipt["unfinished"], *unpublished(store)} - old)
+    if runs is not None:
+        receipt["runs"] = sorted({*receipt["runs"], *(run.key for run in runs)})
+        receipt["unfinished"] = sorted({*receipt["unfinished"], *unpublished(store)} - old)
     _put(store, name, receipt)
     return name, receipt
 
@@ -170,19 +213,20 @@ def _unfinished(store: Store, name: str) -> Receipt | None:
         return None
 
 
-def _take_over(store: Store, successors: dict[str, str], *, wait_s: float) -> None:
+def _take_over(store: Store, successors: dict[str, str], *, wait_s: float, lease: Lease) -> None:
     """Let CURRENT and PREVIOUS name successors, then remove what they replaced."""
     before, tag = pointer(store)
     if before in successors:
         store.put_if_match(CURRENT, f"{successors[before]}\n".encode(), tag)
-    previous = store.read(PREVIOUS)
-    name = None if previous is None else previous.data.decode(errors="replace").strip()
-    if previous is not None and name in successors:
-        store.put_if_match(PREVIOUS, f"{successors[name]}\n".encode(), previous.tag)
+    names, previous_tag = before_current(store)
+    if not successors.keys().isdisjoint(names):
+        lines = "".join(f"{successors.get(name, name)}\n" for name in names)
+        store.put_if_match(PREVIOUS, lines.encode(), previous_tag)
     if before in successors:
         time.sleep(wait_s)
-    still, _ = pointer(store)
     for release_id in successors:
+        lease.check()
+        still, _ = pointer(store)
         if release_id == still:
             raise ReleaseError(
                 f"{CURRENT} was moved back to {release_id} meanwhile; run the command again, it goes on"

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from nightrank.errors import StoreConflict
 from nightrank.release.lease import GONE_S, holder
 from nightrank.release.manifest import CURRENT, RELEASE_ID, pointer, release_key
-from nightrank.release.publish import PREVIOUS, published
+from nightrank.release.publish import PREVIOUS, before_current, published
 from nightrank.release.store import Store
 
 RUN_KEY = re.compile(r"[0-9a-f]{16}")
 LATEST = "runs/LATEST"
+LEASE = "erasure/lease"  # one at a time prunes, erases or destroys
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,45 @@ def unpublished(store: Store) -> Iterator[str]:
 
 
 def remove_release(store: Store, release_id: str) -> None:
-    """Remove a release: its manifest first, so that it does not exist for anybody while its files go."""
-    store.delete(release_key(release_id, "manifest.json"))
+    """Remove a release: its manifest first, so that it does not exist for anybody while its files go.
+
+    StoreConflict, with the manifest back in its place, where somebody puts it in service at that moment: they look
+    for the manifest after they moved CURRENT, and this looks at CURRENT after the manifest went, so one sees it.
+    """
+    key = release_key(release_id, "manifest.json")
+    manifest = store.read(key)
+    store.delete(key)
+    if pointer(store)[0] == release_id:
+        if manifest is not None:
+            store.put(key, manifest.data)
+        raise StoreConflict(
+            f"release {release_id} of store {store.url} was put in service meanwhile and stays; run the command again"
+        )
     store.delete_folder(release_key(release_id))
 
 
-def remove_leftovers(store: Store, *, runs: Iterable[RunFolder], releases: Iterable[str]) -> None:
-    """Remove runs and release folders, but not those at which somebody began to work since they were listed.
+def remove_leftovers(store: Store, *, runs: Iterable[RunFolder], unfinished: Iterable[str]) -> None:
+    """Remove runs and release folders without a manifest, but not those at which somebody works, or which are
+    published, since they were listed.
 
     Runs go first: a run whose lists are gone would only write them anew.
     """
     listed = {run.key for run in runs}
-    found = run_folders(store)
-    at_work = {run.release for run in found if run.busy is not None}
-    for run in found:
+    for run in run_folders(store):
         if run.key in listed and run.busy is None:
             _remove_run(store, run)
-    for release_id in releases:
-        if release_id not in at_work:
-            remove_release(store, release_id)
+    for release_id in unfinished:
+        if release_id not in at_work(store) and not _is_published(store, release_id):
+            store.delete_folder(release_key(release_id))
+
+
+def at_work(store: Store) -> set[str | None]:
+    """The releases of runs that a process works on."""
+    return {run.release for run in run_folders(store) if run.busy is not None}
+
+
+def _is_published(store: Store, release_id: str) -> bool:
+    return store.read(release_key(release_id, "manifest.json")) is not None
 
 
 def _remove_run(store: Store, run: RunFolder) -> None:
@@ -97,12 +118,24 @@ def _remove_run(store: Store, run: RunFolder) -> None:
 
 
 def protected(store: Store) -> dict[str, str]:
-    """Releases that nobody may remove, with the reason: the one in service and the one that was before it."""
-    found = {}
-    before = store.read(PREVIOUS)
-    if before is not None:
-        found[before.data.decode(errors="replace").strip()] = "was in service before"
+    """Releases that nobody may remove, with the reason: the one in service and the one that was before it.
+
+    Where PREVIOUS names no other release that is there, the newest other one is kept for a rollback.
+    """
     in_service, _ = pointer(store)
+    lines, _ = before_current(store)
+    found = dict.fromkeys(lines, "was in service before")
+    if not any(_is_other(store, one, than=in_service) for one in lines):
+        others = [one for one in published(store) if one != in_service]
+        found |= dict.fromkeys(others[-1:], f"the newest to go back to, since {PREVIOUS} names none")
     if in_service is not None:
         found[in_service] = f"in service ({CURRENT})"
     return found
+
+
+def _is_other(store: Store, release_id: str, *, than: str | None) -> bool:
+    return (
+        release_id != than
+        and RELEASE_ID.fullmatch(release_id) is not None
+        and _is_published(store, release_id)
+    )

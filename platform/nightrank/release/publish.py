@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import NoReturn
 
-from nightrank.errors import ReleaseError, StoreConflict
+from nightrank.errors import ReleaseError, StoreConflict, StoreUnreachable
 from nightrank.release.manifest import CURRENT, RELEASE_ID, Manifest, pointer, read_manifest, release_key
 from nightrank.release.store import Store
 
@@ -24,7 +26,12 @@ def write_release(store: Store, manifest: Manifest) -> None:
 
 
 def move_current(store: Store, release_id: str, *, expected: str | None) -> None:
-    """Point CURRENT at a release if it still names `expected`; StoreConflict where somebody moved it."""
+    """Point CURRENT at a release if it still names `expected`; StoreConflict where somebody moved it.
+
+    PREVIOUS names the old one before CURRENT moves, and loses what it named until then after that: killed anywhere,
+    it names the release to go back to. Raises ReleaseError where the new one was removed meanwhile; CURRENT is put
+    back.
+    """
     found, tag = pointer(store)
     if found == release_id:
         return
@@ -33,9 +40,36 @@ def move_current(store: Store, release_id: str, *, expected: str | None) -> None
             f"CURRENT names {found}, expected {expected}: it was moved in between. Release {release_id} is "
             f"complete but not in service; `nightrank releases activate {release_id}` puts it there"
         )
+    older, older_tag = before_current(store)
     if found is not None:
-        store.put(PREVIOUS, f"{found}\n".encode())
+        lines = "".join(f"{one}\n" for one in dict.fromkeys([found, *older]))
+        store.put_if_match(PREVIOUS, lines.encode(), older_tag)
     store.put_if_match(CURRENT, f"{release_id}\n".encode(), tag)
+    if store.read(release_key(release_id, "manifest.json")) is None:
+        _put_back(store, release_id, before=found)
+    lines_now, tag_now = before_current(store)
+    if len(lines_now) > 1 and lines_now[0] == found:
+        with contextlib.suppress(StoreConflict):  # CURRENT is being moved again
+            store.put_if_match(PREVIOUS, f"{found}\n".encode(), tag_now)
+
+
+def _put_back(store: Store, release_id: str, *, before: str | None) -> NoReturn:
+    """CURRENT as it was, unless somebody moved it again."""
+    found, tag = pointer(store)
+    if found == release_id and before is not None:
+        store.put_if_match(CURRENT, f"{before}\n".encode(), tag)
+    elif found == release_id:
+        store.delete(CURRENT)
+    raise ReleaseError(
+        f"release {release_id} was removed while it was put in service, so {before or 'none'} is in service as "
+        "before; `nightrank releases list` shows what is there"
+    )
+
+
+def before_current(store: Store) -> tuple[list[str], str | None]:
+    """The lines of PREVIOUS, and its tag: the release in service before; older ones only while CURRENT moves."""
+    found = store.read(PREVIOUS)
+    return ([], None) if found is None else (found.data.decode(errors="replace").split(), found.tag)
 
 
 def activate(store: Store, release_id: str) -> str | None:
@@ -61,11 +95,13 @@ def verify(store: Store, release_id: str) -> Manifest:
 
 
 def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
-    """One line for every file that is missing, differs or does not belong."""
+    """One line for every file that is missing, differs or does not belong. StoreUnreachable is no such problem."""
     folder = release_key(manifest.release)
     for name, expected in manifest.files.items():
         try:
             found = store.record(folder, name)
+        except StoreUnreachable:
+            raise
         except ReleaseError as error:
             yield f"{name}: {error}"
             continue

@@ -24,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store as Bucket
 
 from nightrank.config.locations import nightrank_home
-from nightrank.errors import ReleaseError, SettingsError
+from nightrank.errors import ReleaseError, SettingsError, StoreUnreachable
 from nightrank.release.cache import CachedFiles
 from nightrank.release.records import FileRecord, record_of
 from nightrank.release.store import Files, Stored, checked_key, conflict
@@ -187,7 +187,7 @@ class S3Store:
             code = re.search(r"<Code>(\w+)</Code>", str(error))
             reason = str(error).splitlines()[0].partition(": <?xml")[0][:300]
             reason += "" if code is None else f" ({code[1]})"
-            raise ReleaseError(
+            raise StoreUnreachable(
                 f"{key} in store {self.url} cannot be {done}: {reason}. Is the endpoint (AWS_ENDPOINT_URL) right and "
                 "up, and may these credentials read and write there? The same command goes on once it is"
             ) from None

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightrank.data.ids import INT64, Ids
+from nightrank.errors import ReleaseError
 from nightrank.release.files import part_name
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, release_key
-from nightrank.release.model_files import ModelCard, ModelFiles, parsed_card
+from nightrank.release.model_files import ModelCard, ModelFiles, open_model, parsed_card
 from nightrank.release.popular import popular_batch
 from nightrank.release.reader import list_array_names
 from nightrank.release.records import FileRecord, record_of
@@ -212,6 +213,16 @@ def rows_of(ids: Ids, users: Sequence[str]) -> dict[str, int]:
         if row is not None:
             found[user] = row
     return found
+
+
+def knows(store: Store, folder: str, people: Sequence[str]) -> bool:
+    """Does the model below a key know any of the people? Brings and checks nothing but its user ids."""
+    model = open_model(store, folder)
+    names = [name for name in model.card.files if name.startswith(("user_ids.", "bucket_offsets."))]
+    for name, size in zip(names, store.sizes(folder, names), strict=True):
+        if size is None or record_of(model.path(name)) != model.card.files[name]:
+            raise ReleaseError(f"{name} is missing or is not what model.json says")
+    return bool(rows_of(model.user_ids, people))
 
 
 def integer(text: str) -> int | None:
