@@ -57,13 +57,14 @@ def told(receipt: dict[str, Any]) -> dict[str, Any]:
     return receipt | {"begun": "", "finished": receipt["finished"] is not None}
 
 
-def test_killed_at_any_step_the_same_call_goes_on(before: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.soak)])
+def test_killed_at_any_step_the_same_call_goes_on(before: Store, tmp_path: Path, every: int) -> None:
     """After every change of the store: what is in service opens, and a rerun ends as if nothing had happened."""
     undisturbed = Mortal(copy_of(before, tmp_path / "undisturbed"))
     erase(undisturbed, [str(PERSON)], handover_s=0)
     expected, (receipt,) = end_state(undisturbed), receipts(undisturbed)
     assert undisturbed.changes > 80
-    for step in range(1, undisturbed.changes + 1):
+    for step in range(1, undisturbed.changes + 1, every):
         store = copy_of(before, tmp_path / "killed")
         with contextlib.suppress(Killed):
             erase(Mortal(store, dies_at=step), [str(PERSON)], handover_s=0)

@@ -213,6 +213,7 @@ def test_a_lost_cluster_loses_no_trial(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.soak
 def test_a_lost_node_loses_no_trial(tmp_path: Path) -> None:
     """Protects a sweep on several machines: one of three nodes is lost with all that runs on it, and every trial has
     its end."""
