@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import asked
 import made
-from asked import Client, K, Service, another, stored, user_path
+from asked import Client, K, Service, another, item_path, stored, user_path
 from made import Published
 from nightrank.batch.publish import publish
 from nightrank.release.manifest import CURRENT
@@ -226,6 +227,24 @@ def test_a_removed_store_changes_nothing_for_those_who_hold_a_release(service: S
     service.holder.refresh()
     assert service.get(user_path(0)).json() == whole
     assert "names no current release any more" in service.get("/readyz").json()["problem"]
+
+
+def test_a_pinned_release_that_was_removed_answers_everybody(service: Service) -> None:
+    """Erased or pruned on a local store: all that any request needs is open, and readiness says that it is gone."""
+    users = service.published.release.model.user_ids.array.to_pylist()
+    items = service.published.release.model.item_ids.array.to_pylist()
+    paths = [user_path(user, what) for user in users for what in ("recommendations", "history")]
+    paths += [item_path(item) for item in items]
+    expected = [service.client.get(path).json() for path in paths]
+    fresh = asked.served(service.published)
+    fresh.holder.follow(service.published.release.id)
+    shutil.rmtree(service.published.folder)
+    fresh.holder.refresh()
+    assert [fresh.client.get(path).json() for path in paths] == expected
+    assert (
+        f"release {service.published.release.id} is not in the store"
+        in fresh.get("/readyz").json()["problem"]
+    )
 
 
 def test_publish_is_what_made_the_current_release(shared: Service) -> None:

@@ -174,7 +174,7 @@ class S3Store:
             yield
         except (BaseError, FileNotFoundError) as error:
             code = re.search(r"<Code>(\w+)</Code>", str(error))
-            reason = str(error).splitlines()[0].partition(": <?xml")[0][:300]
+            reason = str(error).splitlines()[0].partition(": <?xml")[0][:600]
             reason += "" if code is None else f" ({code[1]})"
             raise ReleaseError(
                 f"{key} in store {self.url} cannot be {done}: {reason}. Is the endpoint (AWS_ENDPOINT_URL) right and "
