@@ -107,15 +107,31 @@ def test_a_popular_table_of_nonsense_is_refused_when_preloading(service: Service
     assert "popular.parquet" in service.get("/readyz").json()["problem"]
 
 
-def test_a_failure_that_nobody_foresaw_is_a_problem_too(service: Service, tmp_path: Path) -> None:
-    """Text that is no UTF-8 fails deep inside a library: the old release stays and the watching goes on."""
+def test_a_failure_that_nobody_foresaw_is_a_problem_too(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a library raises: the old release stays, and the watching goes on."""
+    new = another(service, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("nightrank.service.holder.open_release", lambda *_: 1 / 0)
+        service.holder.refresh()
+    ready = service.get("/readyz").json()
+    assert ready["release"] == service.published.release.id
+    assert "cannot be opened (ZeroDivisionError)" in ready["problem"]
+    service.holder.refresh()
+    assert service.get("/readyz").json()["release"] == new.release.id
+
+
+def test_titles_that_are_no_text_are_a_problem(service: Service, tmp_path: Path) -> None:
+    """Damaged text is an error of ours with what was found, and the old release stays."""
     broken = another(service, tmp_path)
     path = broken.folder / "arrays" / "titles.bytes.npy"
     path.write_bytes(path.read_bytes()[:128] + b"\xff" * (path.stat().st_size - 128))
     service.holder.refresh()
     ready = service.get("/readyz").json()
     assert ready["release"] == service.published.release.id
-    assert "cannot be opened (UnicodeDecodeError)" in ready["problem"]
+    assert "the text of row 0 is damaged" in ready["problem"]
+    assert "is not UTF-8; `nightrank releases verify`" in ready["problem"]
 
 
 def test_a_pin_stays_and_its_release_is_said(service: Service, tmp_path: Path) -> None:
