@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import json
@@ -18,10 +17,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from golden_releases import FOLDER, answers_of
 from harm import outcome, refusal
+from nightrank.cli.app import app
 from nightrank.release import open_release, open_store
+from nightrank.release.diff import diff
 from nightrank.release.manifest import FORMAT_VERSION
 from nightrank.release.publish import activate, verify
 from test_release_arrays import Exploding
@@ -67,6 +69,19 @@ class Kept:
     def answer(self) -> None:
         """Open it and ask everything: what is answered must be right where anything is."""
         assert answers_of(open_release(open_store(str(self.root)))) == self.answers
+
+    def compare(self) -> None:
+        """List it, and compare it with itself as it was, both ways, as the commands do."""
+        listed = CliRunner().invoke(app, ["releases", "list", "--store", str(self.root)])
+        if listed.exception is not None:
+            raise listed.exception
+        whole = open_release(open_store(str(FOLDER / f"v{FORMAT_VERSION}" / "texts" / "store")))
+        release = open_release(open_store(str(self.root)))
+        assert (
+            diff(release, whole).users["both"]
+            == diff(whole, release).users["both"]
+            == len(release.model.user_ids)
+        )
 
     def verify(self) -> None:
         """Verify it."""
@@ -140,9 +155,34 @@ def test_any_manifest_is_refused_or_answers_right(
     try:
         path.write_bytes(changed(MANIFEST, place, value, how))
         outcome(kept.answer)
+        outcome(kept.compare)
         outcome(kept.verify)
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"k": 0}, {"k": -5}, {"k": 2**31}, {"similar_items_k": -1}, {"counts": {}}, {"counts": {"users": 1}}],
+    ids=str,
+)
+def test_numbers_that_nobody_can_read_are_refused_by_name(mine: Kept, wrong: dict[str, Any]) -> None:
+    """A manifest without the counts that `list` prints, or with a k that is none, is broken where it is read."""
+    (mine.folder / "manifest.json").write_text(json.dumps(MANIFEST | wrong))
+    (name,) = wrong
+    for call in (mine.answer, mine.verify):
+        assert f"manifest of release {mine.release} is broken at {name}: " in refusal(call)
+    listed = CliRunner().invoke(app, ["releases", "list", "--store", str(mine.root)])
+    assert listed.exit_code == 0
+    assert f"! {mine.release}  manifest of release {mine.release} is broken at {name}" in listed.stdout
+
+
+@pytest.mark.parametrize("k", [1, 4, 6, 2**31 - 1])
+def test_a_k_that_is_not_the_lists_is_refused(mine: Kept, k: int) -> None:
+    """The width of every list file is k: any other ends with found and expected."""
+    (mine.folder / "manifest.json").write_text(json.dumps(MANIFEST | {"k": k}))
+    for call in (mine.answer, mine.compare):
+        assert f"expected int32 of shape (8, {k})" in refusal(call)
 
 
 @EXAMPLES
@@ -174,6 +214,7 @@ def test_any_model_card_is_refused_or_answers_right(
         paths[0].write_bytes(card)
         paths[1].write_text(json.dumps(manifest))
         outcome(kept.answer)
+        outcome(kept.compare)
         assert card == whole[0] or "arrays/model.json" in refusal(kept.verify)
     finally:
         for path, raw in zip(paths, whole, strict=True):
@@ -194,8 +235,7 @@ def test_flipped_bits_in_any_array_never_end_the_process(kept: Kept, name: str, 
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:
         path.write_bytes(raw)
-        with contextlib.suppress(UnicodeDecodeError):  # the checksum finds these; opening reads no contents
-            outcome(lambda: answers_of(open_release(open_store(str(kept.root)))))
+        outcome(lambda: answers_of(open_release(open_store(str(kept.root)))))  # right or not: verify's to say
         assert raw == whole or name in refusal(kept.verify)
     finally:
         path.write_bytes(whole)

@@ -11,9 +11,9 @@ import pytest
 import made
 from nightrank.batch.nightly import is_done, open_run, summary
 from nightrank.batch.publish import publish
-from nightrank.batch.run import Run
+from nightrank.batch.run import LATEST, Run, chosen_run
 from nightrank.batch.score import missing_units
-from nightrank.errors import NightrankError
+from nightrank.errors import NightrankError, ReleaseError
 
 GARBAGE = {
     "empty": b"",
@@ -59,6 +59,18 @@ def test_garbage_in_a_record_is_an_error_with_its_name(run: Run, name: str, kind
     run.store.delete(run.name(name))
     if name.startswith("buckets/"):
         assert len(missing_units(run)) == 1  # the cure that the message names
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\xff\xfe\x00", b"", b"../../x", *GARBAGE.values()], ids=range(3 + len(GARBAGE))
+)
+def test_garbage_for_the_latest_run_is_an_error_with_its_name(run: Run, raw: bytes) -> None:
+    """`--run latest` of a pointer that names no run tells what stands there, and that a plain run writes it anew."""
+    run.store.put(LATEST, raw)
+    with pytest.raises(ReleaseError, match=r"runs/LATEST in store .* expected a run key .* leave out --run"):
+        chosen_run(run.store, run.job, run.inputs, key="latest")
+    assert open_run(run.job).key == run.key
+    assert chosen_run(run.store, run.job, run.inputs, key="latest").key == run.key
 
 
 def questions(run: Run) -> list[Callable[[], object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import asked
 import made
-from asked import Client, K, Service, another, stored, user_path
+from asked import Client, K, Service, another, item_path, stored, user_path
 from made import Published
 from nightrank.batch.publish import publish
 from nightrank.release.manifest import CURRENT
@@ -106,15 +107,31 @@ def test_a_popular_table_of_nonsense_is_refused_when_preloading(service: Service
     assert "popular.parquet" in service.get("/readyz").json()["problem"]
 
 
-def test_a_failure_that_nobody_foresaw_is_a_problem_too(service: Service, tmp_path: Path) -> None:
-    """Text that is no UTF-8 fails deep inside a library: the old release stays and the watching goes on."""
+def test_a_failure_that_nobody_foresaw_is_a_problem_too(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a library raises: the old release stays, and the watching goes on."""
+    new = another(service, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("nightrank.service.holder.open_release", lambda *_: 1 / 0)
+        service.holder.refresh()
+    ready = service.get("/readyz").json()
+    assert ready["release"] == service.published.release.id
+    assert "cannot be opened (ZeroDivisionError)" in ready["problem"]
+    service.holder.refresh()
+    assert service.get("/readyz").json()["release"] == new.release.id
+
+
+def test_titles_that_are_no_text_are_a_problem(service: Service, tmp_path: Path) -> None:
+    """Damaged text is an error of ours with what was found, and the old release stays."""
     broken = another(service, tmp_path)
     path = broken.folder / "arrays" / "titles.bytes.npy"
     path.write_bytes(path.read_bytes()[:128] + b"\xff" * (path.stat().st_size - 128))
     service.holder.refresh()
     ready = service.get("/readyz").json()
     assert ready["release"] == service.published.release.id
-    assert "cannot be opened (UnicodeDecodeError)" in ready["problem"]
+    assert "the text of row 0 is damaged" in ready["problem"]
+    assert "is not UTF-8; `nightrank releases verify`" in ready["problem"]
 
 
 def test_a_pin_stays_and_its_release_is_said(service: Service, tmp_path: Path) -> None:
@@ -226,6 +243,24 @@ def test_a_removed_store_changes_nothing_for_those_who_hold_a_release(service: S
     service.holder.refresh()
     assert service.get(user_path(0)).json() == whole
     assert "names no current release any more" in service.get("/readyz").json()["problem"]
+
+
+def test_a_pinned_release_that_was_removed_answers_everybody(service: Service) -> None:
+    """Erased or pruned on a local store: all that any request needs is open, and readiness says that it is gone."""
+    users = service.published.release.model.user_ids.array.to_pylist()
+    items = service.published.release.model.item_ids.array.to_pylist()
+    paths = [user_path(user, what) for user in users for what in ("recommendations", "history")]
+    paths += [item_path(item) for item in items]
+    expected = [service.client.get(path).json() for path in paths]
+    fresh = asked.served(service.published)
+    fresh.holder.follow(service.published.release.id)
+    shutil.rmtree(service.published.folder)
+    fresh.holder.refresh()
+    assert [fresh.client.get(path).json() for path in paths] == expected
+    assert (
+        f"release {service.published.release.id} is not in the store"
+        in fresh.get("/readyz").json()["problem"]
+    )
 
 
 def test_publish_is_what_made_the_current_release(shared: Service) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import resource
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -68,9 +71,48 @@ def test_arrays_are_mapped_read_only(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(4, dtype=np.float32))
     np.save(tmp_path / "b.npy", np.zeros((5, 0), np.float32))
     array = open_array(tmp_path / "a.npy", dtype=("int32", "float32"), shape=(None,))
-    assert isinstance(array, np.memmap)
+    assert str(tmp_path / "a.npy") in Path("/proc/self/maps").read_text()
+    assert array.tolist() == [0, 1, 2, 3]
     assert not array.flags.writeable
     assert open_array(tmp_path / "b.npy", dtype="float32", shape=(None, None)).shape == (5, 0)
+
+
+def test_an_open_array_keeps_no_file_descriptor(tmp_path: Path) -> None:
+    """A service holds two files for every bucket: more than a process may have descriptors."""
+    np.save(tmp_path / "a.npy", np.arange(4, dtype=np.float32))
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [open_array(tmp_path / "a.npy", dtype="float32", shape=(None,)) for _ in range(50)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert {array.sum() for array in kept} == {6}
+
+
+def test_arrays_keep_their_order_and_format_version(tmp_path: Path) -> None:
+    """Arrays by column, and headers of version 2, open as what numpy reads."""
+    columns = np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3))
+    np.save(tmp_path / "a.npy", columns)
+    with (tmp_path / "b.npy").open("wb") as file:
+        np.lib.format.write_array(file, columns, version=(2, 0))
+    for name in ("a.npy", "b.npy"):
+        assert (open_array(tmp_path / name, dtype="int32", shape=(2, 3)) == columns).all()
+
+
+def test_no_descriptor_left_is_no_damage(tmp_path: Path) -> None:
+    """A whole file that cannot be opened just now is not called broken: the reason is the system's."""
+    np.save(tmp_path / "a.npy", np.arange(4, dtype=np.float32))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    fillers = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.open("/dev/null", os.O_RDONLY))
+        message = refusal(lambda: open_array(tmp_path / "a.npy", dtype="float32", shape=(None,)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for handle in fillers:
+            os.close(handle)
+    assert message == "a.npy cannot be opened: Too many open files"
 
 
 def archive() -> bytes:

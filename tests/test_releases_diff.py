@@ -14,12 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 import made
+from harm import rewrite
 from made import Published
 from nightrank.cli.app import app
 from nightrank.data.ids import ids_from_arrays
 from nightrank.errors import ReleaseError
 from nightrank.release import diff as diff_module
-from nightrank.release import meeting
+from nightrank.release import meeting, open_release
 from nightrank.release.diff import Difference, diff
 from nightrank.release.reader import Release
 from pages import RELEASE, blocks, section
@@ -222,6 +223,33 @@ def test_a_batch_never_holds_more_users_than_it_may(old: Published) -> None:
             assert sorted(found) == sorted(release.model.user_ids.array.to_pylist())
         ids = [{user for one in batch for user in one.ids.to_pylist()} for batch in batches]
         assert sum(map(len, ids)) == len(set().union(*ids))
+
+
+def test_buckets_that_were_passed_are_not_kept_open(old: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison holds the maps and descriptors of one group of buckets, however many there are."""
+    new = open_release(old.store, old.release.id)
+    mapped, real = [], diff_module._Comparison.add
+
+    def add(self: Any, batch: Any) -> None:
+        real(self, batch)
+        maps = Path("/proc/self/maps").read_text()
+        mapped.append(len(re.findall(rf"{new.id}/arrays/recommendations/(?:items|scores)-", maps)))
+
+    monkeypatch.setattr(diff_module._Comparison, "add", add)
+    diff(new, new)
+    assert len(mapped) == 4
+    assert max(mapped) <= min(mapped) <= 2
+
+
+def test_a_width_that_is_not_the_lists_is_refused(old: Published, tmp_path: Path) -> None:
+    """A k that the arrays do not have, of whatever size, ends with found and expected before memory is asked for."""
+    for k in (1, 19, 21, 10**9):
+        broken = made.copied(old, tmp_path / str(k))
+        rewrite(broken, lambda manifest, k=k: manifest.update(k=k))  # type: ignore[misc]
+        release = open_release(broken.store, broken.release.id)
+        for sides in ((release, old.release), (old.release, release)):
+            with pytest.raises(ReleaseError, match=rf"expected int32 of shape \(\d+, {k}\)"):
+                diff(*sides)
 
 
 def test_a_list_with_a_row_that_is_no_items_is_refused(old: Published, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import obstore
 import pytest
 
 import made
+from asked import Client
 from harm import content, refusal
 from made import Published
 from nightrank.batch.nightly import is_done
@@ -28,6 +29,7 @@ from nightrank.release.publish import activate, published, verify
 from nightrank.release.store import open_store
 from nightrank.service import answers
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.routes import build_api
 from remote import Bucket
 
 
@@ -96,6 +98,34 @@ def test_a_service_brings_everything_before_it_flips(release: Published, bucket:
     assert bucket.server.requests == []
     held.refresh()
     assert [path.rpartition("/")[2] for _, path in bucket.server.requests] == [CURRENT]
+
+
+def test_what_s3_answered_is_told_without_where_it_was_asked(
+    release: Published, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over HTTP anybody gets the object's name and the status; endpoint, bucket and prefix are in the log alone."""
+    holder = ReleaseHolder(open_store(release.store.url))
+    client = Client(build_api(holder))
+    where = (bucket.endpoint, bucket.endpoint.removeprefix("http://"), *release.store.url.split("/")[2:])
+
+    def answered() -> str:
+        holder.refresh()
+        told = "".join(client.get(path).text for path in ("/readyz", "/v1/releases/current", "/v1/releases"))
+        assert not [part for part in where if part in told]
+        return told
+
+    bucket.server.refuse("GET", "/CURRENT$", status="403 FORBIDDEN", times=2)
+    assert "CURRENT in the store cannot be read (status 403); see the service's log" in answered()
+    assert bucket.endpoint in caplog.text
+    bucket.server.refuse("GET", "/manifest.json$", status="403 FORBIDDEN", times=2)
+    key = release_key(release.release.id, "manifest.json")
+    assert answered().count(f"{key} in the store cannot be read (status 403)") == 3
+    home = Path(os.environ["NIGHTRANK_HOME"])
+    (home / "cache").parent.mkdir(exist_ok=True)
+    (home / "cache").write_text("a file")
+    told = answered()
+    assert "$NIGHTRANK_HOME/cache" in told
+    assert str(home) not in told
 
 
 def test_a_node_brings_each_file_once(release: Published, bucket: Bucket) -> None:

@@ -48,7 +48,7 @@ class StoreConflict(ReleaseError):
 
 
 class StoreUnreachable(ReleaseError):
-    """An object store did not answer, or refused: nothing is known of what is in it, least of all damage."""
+    """An object store did not answer, refused, or could not be read for want of room here: that is no damage."""
 
 
 class ClusterError(NightrankError):

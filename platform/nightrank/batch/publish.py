@@ -26,7 +26,7 @@ from nightrank.release.files import save_array
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.popular import popular_batch
-from nightrank.release.publish import PREVIOUS, move_current, published, write_release
+from nightrank.release.publish import before_current, move_current, published, write_release
 from nightrank.release.records import FileRecord
 from nightrank.release.tables import items_schema, popular_schema, write_table
 
@@ -63,8 +63,7 @@ def publish(run: Run, *, still: Callable[[], None] = lambda: None) -> dict[str, 
 
 def _was_replaced(run: Run) -> bool:
     """Whether this release was in service and somebody took it out: a rerun must not undo a rollback."""
-    found = run.store.read(PREVIOUS)
-    return found is not None and found.data.decode(errors="replace").strip() == run.record.release
+    return before_current(run.store)[0][:1] == [run.record.release]
 
 
 def _assemble(run: Run, still: Callable[[], None]) -> Manifest:

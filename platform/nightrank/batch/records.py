@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord
@@ -83,6 +83,38 @@ class _Scored(_Record):
 class _Published(_Record):
     seconds: float
     before: str | None
+
+
+class _Point(_Record):
+    epoch: int
+    share: int
+    value: float
+    seconds: float
+
+
+class TrialRecord(_Record):
+    """A trial of a sweep, as `trials.begun` makes it."""
+
+    trial: str
+    family: str
+    params: dict[str, int | float]
+    seed: int
+    origin: str
+    state: Literal["running", "done", "stopped", "failed"]
+    value: float | None
+    low: float | None
+    high: float | None
+    history: list[_Point]
+    fit_s: float | None
+    rank_s: float | None
+    reason: str | None
+    started: str
+
+    @model_validator(mode="after")
+    def _measured(self) -> TrialRecord:
+        if self.state == "done" and self.value is None:
+            raise ValueError("a trial that is done has no value")
+        return self
 
 
 STAGE_RECORDS: dict[str, type[BaseModel]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from nightrank.release.store import Store
 
 STAGES = ("sweep", "train", "score", "publish")
 LATEST = "runs/LATEST"
+RUN_KEY = re.compile("[0-9a-f]{16}")
 
 
 class Recipe(BaseModel):
@@ -156,7 +158,12 @@ def chosen_run(store: Store, job: JobConfig, inputs: Inputs, *, key: str) -> Run
         found = store.read(LATEST)
         if found is None:
             raise DataError(f"store {store.url} has no run yet; leave out --run to start one")
-        key = found.data.decode().strip()
+        key = found.data.decode(errors="replace").strip()
+        if not RUN_KEY.fullmatch(key):
+            raise ReleaseError(
+                f"{LATEST} in store {store.url} holds {key[:40]!r}, expected a run key (16 hexadecimal "
+                "digits); leave out --run, which writes it anew, or name a run"
+            )
     record = _read_record(store, key)
     for what, now, then in (
         ("files", inputs.fingerprint, record.data_fingerprint),

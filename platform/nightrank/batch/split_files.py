@@ -6,9 +6,11 @@ Arrays are mapped copy-on-write: `implicit` refuses read-only input, and nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy.sparse import csr_matrix
 
 from nightrank.data.ids import ids_from_arrays
@@ -17,9 +19,10 @@ from nightrank.data.splits import Split
 from nightrank.errors import ReleaseError
 from nightrank.release.files import save_array
 from nightrank.release.records import FileRecord
-from nightrank.release.store import Store
+from nightrank.release.store import Files, Store
 
 COMPLETE = "complete.json"
+MATRICES = ("train", "by_item", "truth")
 PARTS = ("weights", "items", "offsets")
 
 
@@ -31,6 +34,18 @@ class SplitCard(BaseModel):
     n_unknown_users: int
     shapes: dict[str, tuple[int, int]]
     files: dict[str, FileRecord]
+
+    @model_validator(mode="after")
+    def _complete(self) -> SplitCard:
+        if set(self.shapes) != set(MATRICES):
+            raise ValueError(f"shapes of {', '.join(MATRICES)} expected")
+        if set(self.files) != {_file(name, part) for name in MATRICES for part in PARTS}:
+            raise ValueError(f"{', '.join(PARTS)} of each of {', '.join(MATRICES)} expected")
+        return self
+
+
+def _file(matrix: str, part: str) -> str:
+    return f"{matrix}_{part}.npy"
 
 
 def save_splits(store: Store, key: str, *, splits: Mapping[str, Split]) -> None:
@@ -46,7 +61,7 @@ def _save(store: Store, key: str, split: Split) -> None:
     files = {}
     for name, matrix in matrices.items():
         for part, array in zip(PARTS, (matrix.data, matrix.indices, matrix.indptr), strict=True):
-            files[f"{name}_{part}.npy"] = save_array(store, f"{key}/{name}_{part}.npy", array)
+            files[_file(name, part)] = save_array(store, f"{key}/{_file(name, part)}", array)
     card = SplitCard(
         n_unknown_users=split.n_unknown_users,
         shapes={name: matrix.shape for name, matrix in matrices.items()},
@@ -58,28 +73,24 @@ def _save(store: Store, key: str, split: Split) -> None:
 def open_split(store: Store, key: str, *, combine: str) -> Split:
     """The split in which pairs combined that way, or the only one (as `split_for`), without times.
 
-    Its ids are the row numbers, since a trial needs no others. Raises ReleaseError where it is not complete.
+    Its ids are the row numbers, since a trial needs no others. Raises ReleaseError where it is not complete, or
+    where a file is not of the size that it was saved with.
     """
-    found = store.read(f"{key}/{combine}/{COMPLETE}")
-    if found is not None:
-        key = f"{key}/{combine}"
-    else:
-        found = store.read(f"{key}/{COMPLETE}")
-    if found is None:
+    own = f"{key}/{combine}"
+    card = _card(store, own)
+    key, card = (key, _card(store, key)) if card is None else (own, card)
+    if card is None:
         raise ReleaseError(f"{key} in store {store.url} holds no complete split; run the sweep again")
-    try:
-        card = SplitCard.model_validate_json(found.data)
-    except ValidationError:
-        raise ReleaseError(
-            f"{key}/{COMPLETE} in store {store.url} is broken; delete it, then run the sweep again"
-        ) from None
     files = store.files(key, card.files)
-    matrices = {}
-    for name, shape in card.shapes.items():
-        data, indices, indptr = (
-            np.load(files.path(f"{name}_{part}.npy"), mmap_mode="c", allow_pickle=False) for part in PARTS
-        )
-        matrices[name] = csr_matrix((data, indices, indptr), shape=shape)
+    try:
+        matrices = {
+            name: csr_matrix(tuple(_mapped(files, card, _file(name, part)) for part in PARTS), shape=shape)
+            for name, shape in card.shapes.items()
+        }
+    except (OSError, ValueError) as error:
+        raise ReleaseError(
+            f"{key} in store {store.url} is damaged: {error}; delete that folder, then run the sweep again"
+        ) from None
     n_users, n_items = card.shapes["train"]
     train = Interactions(
         user_ids=ids_from_arrays([np.arange(n_users, dtype=np.int64)]),
@@ -89,3 +100,31 @@ def open_split(store: Store, key: str, *, combine: str) -> Split:
         by_item=matrices["by_item"],
     )
     return Split(train=train, truth=matrices["truth"], n_unknown_users=card.n_unknown_users)
+
+
+def users_of(store: Store, key: str) -> int | None:
+    """How many users the split below a key trains on, None where there is no complete one."""
+    card = _card(store, key)
+    return None if card is None else card.shapes["train"][0]
+
+
+def _card(store: Store, key: str) -> SplitCard | None:
+    found = store.read(f"{key}/{COMPLETE}")
+    try:
+        return None if found is None else SplitCard.model_validate_json(found.data)
+    except ValidationError:
+        raise ReleaseError(
+            f"{key}/{COMPLETE} in store {store.url} is broken; delete it, then run the sweep again"
+        ) from None
+
+
+def _mapped(files: Files, card: SplitCard, name: str) -> NDArray[Any]:
+    """An array, copy-on-write. Raises OSError or ValueError where it is not as it was saved."""
+    path = files.path(name)
+    found, expected = path.stat().st_size, card.files[name].bytes
+    if found != expected:
+        raise ValueError(f"{name} has {found} bytes, expected {expected}")
+    try:
+        return np.lib.format.open_memmap(path, mode="c")
+    except Exception as error:  # on a broken header numpy's parser raises nearly anything
+        raise ValueError(f"{name} is not a whole array file ({error})") from None

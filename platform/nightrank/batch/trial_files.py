@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nightrank.batch.records import TrialRecord, read_json
 from nightrank.batch.run import Run
-from nightrank.batch.split_files import open_split
+from nightrank.batch.split_files import open_split, users_of
 from nightrank.batch.trials import DONE, RUNNING, Record, Values, measure
 from nightrank.config.job import JobConfig
 from nightrank.errors import ReleaseError
@@ -22,18 +23,31 @@ SPLIT = "sweep/split"
 
 
 def records_of(run: Run) -> list[Record]:
-    """All records of the run's trials, by id; one that is done and whose values are gone counts as cut short."""
+    """All records of the run's trials, by id. Raises ReleaseError where one is broken.
+
+    One that is done and whose values are gone, or of another size than the split's, counts as cut short.
+    """
     names = run.store.children(run.name(TRIALS))
-    found = [run.get_json(f"{TRIALS}/{name}") for name in names]
-    return [
-        {**record, "state": RUNNING} if record["state"] == DONE and not _has_values(run, record) else record
-        for record in found
-        if record is not None
-    ]
+    found = [read_record(run.store, run.name(""), name.removesuffix(".json")) for name in names]
+    records = [record for record in found if record is not None]
+    done = [record for record in records if record["state"] == DONE]
+    n_users = users_of(run.store, run.name(SPLIT)) if done else None
+    sizes = run.store.sizes(run.name(VALUES), [f"{record['trial']}.npy" for record in done])
+    cut_short = {
+        record["trial"]
+        for record, size in zip(done, sizes, strict=True)
+        if size is None or (n_users is not None and size != _bytes_of(n_users))
+    }
+    return [{**one, "state": RUNNING} if one["trial"] in cut_short else one for one in records]
 
 
-def _has_values(run: Run, record: Record) -> bool:
-    return run.store.sizes(run.name(VALUES), [f"{record['trial']}.npy"]) != [None]
+def _bytes_of(n_users: int) -> int:
+    """What the values of that many users take as a file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (n_users,)}
+    )
+    return header.tell() + 4 * n_users
 
 
 def values_of(run: Run, trial: str) -> Values:
@@ -42,8 +56,18 @@ def values_of(run: Run, trial: str) -> Values:
     found = run.store.read(name)
     if found is None:
         raise ReleaseError(f"{name} is missing from store {run.store.url}; run the sweep again")
-    values: Values = np.load(io.BytesIO(found.data), allow_pickle=False).astype(np.float64)
-    return values
+    try:
+        values = np.lib.format.read_array(io.BytesIO(found.data), allow_pickle=False)
+        if values.dtype != np.float32 or values.ndim != 1:
+            raise ValueError(
+                f"it holds {values.dtype} of shape {values.shape}, expected float32 of one dimension"
+            )
+    except Exception as error:  # on a broken header numpy's parser raises nearly anything
+        raise ReleaseError(
+            f"{name} in store {run.store.url} is broken: {error}; delete it, then run the sweep again"
+        ) from None
+    result: Values = values.astype(np.float64)
+    return result
 
 
 def put_record(store: Store, run: str, record: Record) -> None:
@@ -53,9 +77,13 @@ def put_record(store: Store, run: str, record: Record) -> None:
 
 
 def read_record(store: Store, run: str, trial: str) -> Record | None:
-    """A trial's record, None where it has none."""
-    found = store.read(f"{run}{TRIALS}/{trial}.json")
-    record: Record | None = None if found is None else json.loads(found.data)
+    """A trial's record, None where it has none. Raises ReleaseError where it is none of that trial."""
+    key = f"{run}{TRIALS}/{trial}.json"
+    record: Record | None = read_json(store, key, shape=TrialRecord)
+    if record is not None and record["trial"] != trial:
+        raise ReleaseError(
+            f"{key} in store {store.url} is of trial {record['trial']!r}; delete it, then run the sweep again"
+        )
     return record
 
 

@@ -67,10 +67,20 @@ class Ids:
         return self.array if self.is_int else self.array.cast(pa.string())
 
     def __getitem__(self, row: int) -> Id:
-        """By our own look at the bytes: Arrow would follow a damaged offset out of the file and end the process."""
+        """By our own look at the bytes: Arrow would follow a damaged offset out of the file and end the process.
+
+        Raises ReleaseError where they are no text.
+        """
         if self.is_int:
             return int(self._values[row])
-        return bytes(self._bytes[self._ends[row] : self._ends[row + 1]]).decode()
+        raw = bytes(self._bytes[self._ends[row] : self._ends[row + 1]])
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise ReleaseError(
+                f"the text of row {row} is damaged: {raw[:40]!r} is not UTF-8; `nightrank releases verify` names the "
+                "file it is in"
+            ) from None
 
     def take(self, rows: NDArray[np.integer]) -> pa.Array:
         """The ids of `rows`, as written to Parquet."""

@@ -107,7 +107,7 @@ class _Comparison:
         self.users["a_only"] += len(places) - both
         self.users["b_only"] += len(ids_b) - both
         self.users["both"] += both
-        before, after = self.code[_cut(items_a[met], self.k)], _cut(items_b[places[met]], self.k)
+        before, after = self.code[items_a[met, : self.k]], items_b[places[met], : self.k]
         for k in self.overlap:
             hits, longer = _hits(before[:, :k], after[:, :k])
             self.overlap[k] += float(np.where(longer > 0, hits / np.maximum(longer, 1), 1.0).sum())
@@ -137,8 +137,7 @@ def _read(
 ) -> tuple[pa.Array, NDArray[np.int32]]:
     """Ids and lists of a batch's users of one release; marks the items of the lists in `seen`."""
     ids = pa.chunked_array([one.ids for one in slices], type=release.model.user_ids.array.type)
-    width = max((one.items.shape[1] for one in slices), default=0)
-    items = np.concatenate([np.empty((0, width), np.int32), *(_cut(one.items, width) for one in slices)])
+    items = np.concatenate([np.empty((0, release.manifest.k), np.int32), *(one.items for one in slices)])
     if items.size and not -1 <= items.min() <= items.max() < release.model.card.n_items:
         raise ReleaseError(
             f"release {release.id} is damaged: a list holds a row that is no item's; `nightrank releases verify "
@@ -146,13 +145,6 @@ def _read(
         )
     seen[items] = True  # absent ones are -1: the place behind the last item
     return ids.combine_chunks(), items
-
-
-def _cut(items: NDArray[np.int32], width: int) -> NDArray[np.int32]:
-    """The first `width` places of every list, filled up with -1."""
-    if items.shape[1] >= width:
-        return items[:, :width]
-    return np.pad(items, ((0, 0), (0, width - items.shape[1])), constant_values=-1)
 
 
 def _hits(left: NDArray[np.int32], right: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

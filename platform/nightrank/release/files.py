@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord, record_of
 from nightrank.release.store import Store
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def part_name(part: int, n_parts: int) -> str:
@@ -36,6 +41,9 @@ def open_array(path: Path, *, dtype: str | Sequence[str], shape: tuple[int | Non
         array = _mapped(path)
     except FileNotFoundError:
         raise ReleaseError(f"{path.name} is missing from {path.parent.name}") from None
+    except OSError as error:  # of the machine, not of the file
+        reason = error if error.errno is None else os.strerror(error.errno)
+        raise ReleaseError(f"{path.name} cannot be opened: {reason}") from None
     except Exception as error:  # on a broken header numpy's parser raises nearly anything
         raise ReleaseError(f"{path.name} is not a whole array file: {error}") from None
     expected = [dtype] if isinstance(dtype, str) else dtype
@@ -51,14 +59,29 @@ def open_array(path: Path, *, dtype: str | Sequence[str], shape: tuple[int | Non
     return array
 
 
-def _mapped(path: Path) -> NDArray[np.generic]:
-    """Only the .npy format: np.load would also open archives and, if let, pickles."""
-    try:
-        mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
-        return mapped
-    except ValueError:
-        with path.open("rb") as file:
-            array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-        if array.size:  # an empty array cannot be mapped; any other has to be
-            raise
-        return array
+def _mapped(path: Path) -> NDArray[Any]:
+    """Only the .npy format: np.load would also open archives and, if let, pickles. Keeps no file descriptor."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in HEADERS:
+            raise ValueError(f"its format version is {version}, expected 1.0 or 2.0")
+        shape, by_column, dtype = HEADERS[version](file)
+        start = file.tell()
+        found = os.fstat(file.fileno()).st_size
+    size = start + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or found < size:
+        raise ValueError(f"{found} bytes found, {size} expected")
+    if size == start:  # nothing cannot be mapped
+        return np.empty(shape, dtype)
+    flat = np.frombuffer(_whole(path, size), dtype=dtype, count=math.prod(shape), offset=start)
+    return flat.reshape(shape, order="F" if by_column else "C")
+
+
+def _whole(path: Path, size: int) -> pa.Buffer:
+    """A file's first `size` bytes, read-only. numpy's map keeps a descriptor per file, of which a process has few.
+
+    Arrow asks the disk for all that is read through it: that is one byte, and the others follow in memory.
+    """
+    with pa.memory_map(str(path)) as file:
+        first = file.read_buffer(1)
+    return pa.foreign_buffer(first.address, size, base=first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord
@@ -14,6 +14,7 @@ from nightrank.release.store import Store, checked_key
 FORMAT_VERSION = 2  # 2 added erased_users and replaces; 1 is read as none of either
 READABLE = (1, 2)
 CURRENT = "CURRENT"
+COUNTS = ("users", "items", "pairs", "recommendations", "buckets")
 RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 
 
@@ -33,8 +34,8 @@ class Manifest(BaseModel):
     data_fingerprint: str
     config_hash: str
     exclude_seen: bool
-    k: int
-    similar_items_k: int
+    k: int = Field(ge=1, le=2**31 - 1)
+    similar_items_k: int = Field(ge=0, le=2**31 - 1)
     metrics: dict[str, float]
     gates: dict[str, dict[str, Any]]
     counts: dict[str, int]
@@ -42,6 +43,16 @@ class Manifest(BaseModel):
     erased_users: int = 0
     versions: dict[str, str]
     files: dict[str, FileRecord]
+
+    @field_validator("counts")
+    @classmethod
+    def _counted(cls, counts: dict[str, int]) -> dict[str, int]:
+        missing = [name for name in COUNTS if counts.get(name, -1) < 0]
+        if missing:
+            raise ValueError(
+                f"no number of {', '.join(missing)}; expected {', '.join(COUNTS)}, 0 or more each"
+            )
+        return counts
 
     @field_validator("files")
     @classmethod

@@ -37,7 +37,7 @@ class Slice:
     def items(self) -> NDArray[np.int32]:
         """int32 (users, width): the item rows of their lists in this release, -1 after the end of a list."""
         first = int(self.release.model.bucket_offsets[self.bucket])
-        return self.release.bucket_lists(self.bucket)[0][self.start - first : self.stop - first]
+        return self.release.bucket_items(self.bucket)[self.start - first : self.stop - first]
 
     def split(self, pivot: Id) -> tuple[Slice, Slice]:
         """The users below an id, and the others."""

@@ -117,7 +117,17 @@ def problems_of(store: Store, manifest: Manifest) -> Iterator[str]:
 def published(store: Store) -> list[str]:
     """The ids of all releases that have a manifest, oldest first."""
     ids = [name for name in store.children("releases") if RELEASE_ID.fullmatch(name)]
-    return [one for one in ids if store.sizes(release_key(one), ["manifest.json"]) != [None]]
+    return [one for one in ids if _has_manifest(store, one)]
+
+
+def _has_manifest(store: Store, release_id: str) -> bool:
+    """One that is no file counts: whoever reads it is told, and nobody else is stopped."""
+    try:
+        return store.sizes(release_key(release_id), ["manifest.json"]) != [None]
+    except StoreUnreachable:
+        raise
+    except ReleaseError:
+        return True
 
 
 def catalogue(store: Store) -> tuple[list[Manifest], dict[str, str]]:

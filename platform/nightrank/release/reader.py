@@ -37,12 +37,21 @@ class Release:
         """(item rows, scores) of a user's stored list, best first, without padding."""
         offsets = self.model.bucket_offsets
         bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
-        ranked = _present(self.bucket_lists(bucket), user_row - int(offsets[bucket]))
+        ranked = _present(self._lists("recommendations", bucket, offsets), user_row - int(offsets[bucket]))
         return self._known(ranked, "recommendations")
 
-    def bucket_lists(self, bucket: int) -> Ranked:
-        """(item rows, scores) of all users of a bucket, (users, width) each; -1 and NaN after the end of a list."""
-        return self._lists("recommendations", bucket, self.model.bucket_offsets)
+    def bucket_items(self, bucket: int) -> NDArray[np.int32]:
+        """int32 (users, k): item rows of all users of a bucket, -1 after the end of a list. Not kept open."""
+        return self._item_rows("recommendations", bucket, self.model.bucket_offsets)
+
+    def open_lists(self) -> None:
+        """Open every list file, so that answers need no name in the store any more. Headers only."""
+        for table, offsets in (
+            ("recommendations", self.model.bucket_offsets),
+            ("similar_items", self.similar_offsets),
+        ):
+            for part in range(len(offsets) - 1):
+                self._lists(table, part, offsets)
 
     def similar(self, item_row: int) -> Ranked:
         """(item rows, cosines) of the items most like one, best first."""
@@ -105,15 +114,17 @@ class Release:
 
     def _lists(self, table: str, part: int, offsets: NDArray[np.int64]) -> Ranked:
         if (table, part) not in self._opened:
-            items, scores = list_array_names(table, part, len(offsets) - 1)
-            rows = open_array(
-                self.files.path(items), dtype="int32", shape=(int(offsets[part + 1] - offsets[part]), None)
-            )
-            self._opened[table, part] = (
-                rows,
-                open_array(self.files.path(scores), dtype="float32", shape=rows.shape),
-            )
+            rows = self._item_rows(table, part, offsets)
+            name = list_array_names(table, part, len(offsets) - 1)[1]
+            scores = open_array(self.files.path(name), dtype="float32", shape=rows.shape)
+            self._opened[table, part] = rows, scores
         return self._opened[table, part]
+
+    def _item_rows(self, table: str, part: int, offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+        name = list_array_names(table, part, len(offsets) - 1)[0]
+        width = {"recommendations": self.manifest.k, "similar_items": self.manifest.similar_items_k}[table]
+        shape = (int(offsets[part + 1] - offsets[part]), width)
+        return open_array(self.files.path(name), dtype="int32", shape=shape)
 
 
 def open_release(store: Store, id: str | None = None) -> Release:

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -23,10 +22,10 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store as Bucket
 
-from nightrank.config.locations import nightrank_home
 from nightrank.errors import ReleaseError, SettingsError, StoreUnreachable
 from nightrank.release.cache import CachedFiles
 from nightrank.release.records import FileRecord, record_of
+from nightrank.release.scratch import scratch, told_here
 from nightrank.release.store import Files, Stored, checked_key, conflict
 
 URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.+?))?/?")
@@ -120,14 +119,14 @@ class S3Store:
 
     def record(self, folder: str, name: str) -> FileRecord:
         """See Store. Reads it through scratch, since Parquet's rows stand at its end."""
-        with self._scratch(name) as temporary:
+        with scratch(checked_key(name).rpartition("/")[2]) as temporary:
             self.download(f"{folder}/{name}", temporary)
             return record_of(temporary)
 
     def download(self, key: str, target: Path) -> str:
         """Write an object's content to a local path; returns its SHA-256 in hex. ReleaseError where it is missing."""
         digest = hashlib.sha256()
-        with self._named(key, "read"), target.open("wb") as file:
+        with told_here(target), target.open("wb") as file, self._named(key, "read"):
             try:
                 for chunk in obstore.get(self._bucket, checked_key(key)).stream(min_chunk_size=CHUNK_BYTES):
                     digest.update(chunk)
@@ -139,7 +138,7 @@ class S3Store:
     @contextlib.contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         """See Store."""
-        with self._scratch(key) as temporary:
+        with scratch(checked_key(key).rpartition("/")[2]) as temporary:
             yield temporary
             with self._named(key, "written"):
                 obstore.put(self._bucket, checked_key(key), temporary)
@@ -162,14 +161,6 @@ class S3Store:
         return CachedFiles(self, checked_key(key), records)
 
     @contextlib.contextmanager
-    def _scratch(self, key: str) -> Iterator[Path]:
-        """A local file of the same name that goes at the end."""
-        home = nightrank_home() / "scratch"
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home) as folder:
-            yield Path(folder) / checked_key(key).rpartition("/")[2]
-
-    @contextlib.contextmanager
     def _absent_allowed(self) -> Iterator[None]:
         """An object that does not exist is an answer; a bucket that does not is an error."""
         try:
@@ -185,7 +176,7 @@ class S3Store:
             yield
         except (BaseError, FileNotFoundError) as error:
             code = re.search(r"<Code>(\w+)</Code>", str(error))
-            reason = str(error).splitlines()[0].partition(": <?xml")[0][:300]
+            reason = str(error).splitlines()[0].partition(": <?xml")[0][:600]
             reason += "" if code is None else f" ({code[1]})"
             raise StoreUnreachable(
                 f"{key} in store {self.url} cannot be {done}: {reason}. Is the endpoint (AWS_ENDPOINT_URL) right and "

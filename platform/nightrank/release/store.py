@@ -23,7 +23,16 @@ from nightrank.release.records import FileRecord, record_of
 from nightrank.release.regular import regular_size
 
 # What the place is to blame for, not the writer.
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EIO,
+)
 
 
 class Stored(NamedTuple):
@@ -192,8 +201,10 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a") as lock:
+        with told(self.root, whatever=True):  # also where the store is a file, or below one
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("a")
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield  # the lock goes with the file handle, also when the process is killed
 
@@ -231,10 +242,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises ReleaseError that names the file where the disk takes no more of it.
     """
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+    with told(path):
+        with told(path, whatever=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+            os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
@@ -252,18 +264,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """A disk that takes no more as a ReleaseError; other errors, of the block too, as they are."""
+def told(
+    path: Path, *, whatever: bool = False, cure: str = "", kind: type[ReleaseError] = ReleaseError
+) -> Iterator[None]:
+    """A disk that takes no more as a ReleaseError; other errors, of the block too, as they are unless `whatever`.
+
+    cure: what else may be done about it.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.errno not in UNWRITABLE:
+        if not whatever and error.errno is not None and error.errno not in UNWRITABLE:
             raise
         cut_short = f"the disk took no more of it ({error})"  # numpy says how much, but not why
         reason = cut_short if error.errno is None else os.strerror(error.errno)
-        raise ReleaseError(
-            f"{path} cannot be written: {reason}; expected room and leave to write in the store: make both, then run "
-            "the same command again, which goes on where this one stopped"
+        raise kind(
+            f"{path} cannot be written: {reason}; expected a folder with room and leave to write{cure}. Make both, "
+            "then run the same command again, which goes on where this one stopped"
         ) from error
 
 
