@@ -23,7 +23,7 @@ ELSEWHERE = "; NIGHTRANK_HOME may name a folder on another disk"
 
 
 def told_here(path: Path, *, whatever: bool = False) -> contextlib.AbstractContextManager[None]:
-    """As `told`, for a file below $NIGHTRANK_HOME: StoreUnreachable, since it says nothing of what is in the store."""
+    """As `told`, for a file below $NIGHTRANK_HOME: StoreUnreachable, as it says nothing of what is in the store."""
     return told(path, whatever=whatever, cure=ELSEWHERE, kind=StoreUnreachable)
 
 
