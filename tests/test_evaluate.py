@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,9 @@ def started(arguments: list[object], **options: Any) -> subprocess.Popen[bytes]:
     """The command in a process of its own, with more epochs than it will live."""
     code = "from nightrank.cli import main; main()"
     command = [sys.executable, "-c", code, "evaluate", *map(str, arguments)]
-    return subprocess.Popen(command, **options)
+    # whoever started the tests in the background may have left Ctrl-C ignored, which children inherit
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=heard, **options)
 
 
 SLOW = ["--model", "ials", "--param", "epochs=1000", "--param", "factors=512", "--metrics", "recall@2"]

@@ -127,6 +127,7 @@ def test_a_sweep_leaves_its_trials_and_what_was_chosen(cluster: LocalCluster, tm
     assert len(ended(config)) == 2
 
 
+@pytest.mark.soak
 def test_a_killed_driver_loses_no_trial(cluster: LocalCluster, tmp_path: Path) -> None:
     """Protects finished work: kill -9 of the driver in the middle, then the same command: what had ended stays as it
     was, what was cut short is measured, and the number is what was asked for."""
@@ -155,6 +156,7 @@ def test_a_killed_driver_loses_no_trial(cluster: LocalCluster, tmp_path: Path) -
     assert set(cut_short) <= after.keys()
 
 
+@pytest.mark.soak
 def test_a_killed_trial_is_measured_again(cluster: LocalCluster, tmp_path: Path) -> None:
     """Protects a sweep from the memory monitor: kill -9 of a trial's process, and it is started again."""
     config = job_file(tmp_path, sweep={"trials": 3, "models": SLOW})
@@ -173,6 +175,7 @@ def test_a_killed_trial_is_measured_again(cluster: LocalCluster, tmp_path: Path)
     assert any(one["state"] == DONE for one in found.values())
 
 
+@pytest.mark.soak
 def test_a_recipe_whose_process_dies_does_not_end_the_sweep(
     cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
