@@ -28,7 +28,7 @@ from nightrank.release.manifest import FORMAT_VERSION
 from nightrank.release.publish import activate, verify
 from test_release_arrays import Exploding
 
-EXAMPLES = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+EXAMPLES = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 TRICKS = (
     "../x",
     "a/../../x",
