@@ -8,36 +8,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from nightrank.config.cluster import ActorTable
-from nightrank.config.locations import absolute_path, check_store, home_store, is_relative
+from nightrank.config.locations import absolute_path, check_local, check_store, home_store, is_relative
 from nightrank.config.problems import Key, shown
 from nightrank.config.reading import expand_variables
 from nightrank.config.strict import StrictModel, validate
 
 
-class ServiceArgs(StrictModel):
-    """`args` of the application: the store it answers from, an absolute local path."""
+def _absolute(value: str) -> str:
+    """A path that means the same wherever a replica starts. Raises ValueError."""
+    if is_relative(value):
+        cure = "a replica starts in no folder of yours; write the path out in full"
+        raise ValueError(f'found the relative path "{value}"; {cure}')
+    return absolute_path(value, base=Path("/"))
 
-    not_yet: ClassVar[Mapping[str, str]] = {
-        "keys": "reads are open on loopback and there are no admin calls; remove it",
-        "live": "every answer is precomputed; remove it",
-        "jobs": "jobs are submitted with `ray job submit`; remove it",
-        "limits": "limits are fixed; remove it",
-    }
+
+LocalFile = Annotated[str, AfterValidator(check_local), AfterValidator(_absolute)]
+
+
+class LiveSettings(StrictModel):
+    """Live ranking: into how many shares the catalogue is split, and whether each is a deployment of its own."""
+
+    partitions: int = Field(default=1, ge=1, le=64)
+    placement: Literal["process", "actors"] = "process"
+
+
+class JobsSettings(StrictModel):
+    """Jobs over HTTP. address: of the cluster's jobs API. config: the job file that they run, on the head node.
+
+    token: a file with the cluster's token; null: as the replica's own environment names it.
+    """
+
+    address: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+/?$")]
+    config: LocalFile
+    token: LocalFile | None = None
+
+
+class LimitsSettings(StrictModel):
+    """The most that one call may ask for. ids: of users and items that it names; body_bytes: of its body."""
+
+    k: int = Field(default=1_000, ge=1, le=10_000)
+    ids: int = Field(default=10_000, ge=1, le=1_000_000)
+    body_bytes: int = Field(default=2**20, ge=1_024, le=2**26)
+
+
+class ServiceArgs(StrictModel):
+    """`args` of the application. store: an absolute local path or s3://. keys: the file of `nightrank keys`."""
 
     store: str = Field(default_factory=home_store, validate_default=True)
+    keys: LocalFile | None = None
+    live: LiveSettings = Field(default_factory=LiveSettings)
+    jobs: JobsSettings | None = None
+    limits: LimitsSettings = Field(default_factory=LimitsSettings)
 
     @field_validator("store")
     @classmethod
-    def _absolute(cls, value: str) -> str:
-        if is_relative(check_store(value)):
-            cure = "a replica starts in no folder of yours; write the path out in full"
-            raise ValueError(f'found the relative path "{value}"; {cure}')
-        return absolute_path(value, base=Path("/"))
+    def _store(cls, value: str) -> str:
+        return _absolute(check_store(value))
 
 
 class UserConfig(StrictModel):

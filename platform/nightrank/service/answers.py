@@ -7,19 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from nightrank.data.ids import Id, Ids
-from nightrank.errors import NightrankError
 from nightrank.release.reader import Release
+from nightrank.service.refusal import RequestError
 
 DEFAULT_K = 10
 INT64 = range(-(2**63), 2**63)
-
-
-class RequestError(NightrankError):
-    """A request that cannot be answered: an HTTP status, a code for programs and a message for people."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
 
 
 def recommendations(release: Release, user_id: str, *, k: int | None) -> dict[str, Any]:

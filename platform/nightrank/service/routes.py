@@ -16,8 +16,8 @@ from nightrank.release.manifest import current
 from nightrank.release.publish import catalogue
 from nightrank.release.reader import Release
 from nightrank.service import answers, schemas
-from nightrank.service.answers import RequestError
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.refusal import RequestError
 
 log = logging.getLogger("nightrank.service")
 
