@@ -15,6 +15,7 @@ from nightrank.release.diff import Difference, Side, diff
 from nightrank.release.manifest import pointer
 from nightrank.release.publish import activate, catalogue, verify
 from nightrank.service import answers
+from nightrank.service.refusal import RequestError
 
 app = typer.Typer(help="Published releases.", no_args_is_help=True)
 
@@ -129,7 +130,7 @@ def _similar(
 def _asked(question: Any, *args: Any, **options: Any) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = question(*args, **options)
-    except answers.RequestError as error:
+    except RequestError as error:
         raise DataError(str(error)) from None
     return answer
 
