@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,8 +11,9 @@ from ray.serve import Application
 
 from nightrank.config.service import ServiceArgs, service_args, service_user_config
 from nightrank.release.store import open_store
-from nightrank.service.exposure import require_keys
+from nightrank.service.exposure import check_address
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.keys import Keys
 from nightrank.service.routes import build_api
 
 
@@ -21,7 +23,8 @@ class Service:
     """A replica: holds a release by memory map and answers from it."""
 
     def __init__(self, args: ServiceArgs) -> None:
-        require_keys(has_keys=args.keys is not None)
+        check_address(has_keys=args.keys is not None)
+        self.keys = None if args.keys is None else Keys(Path(args.keys))
         self.holder = ReleaseHolder(open_store(args.store))
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -1,4 +1,4 @@
-"""A service that other machines can reach needs API keys: without them it is not deployed, with the reason.
+"""A service that other machines can reach needs API keys: without them it is not deployed, and says why.
 
 Asked twice, since `serve deploy` reads no settings of ours: by whoever reads serve_config.yaml, and by a replica,
 which asks Serve on what address it really listens (the first deployment on a cluster decides that).
@@ -7,6 +7,10 @@ which asks Serve on what address it really listens (the first deployment on a cl
 from __future__ import annotations
 
 import ipaddress
+import os
+
+import ray
+from ray.serve.context import _get_global_client  # serve.status(), which is public, has no address
 
 from nightrank.errors import SettingsError
 
@@ -37,21 +41,24 @@ def exposed(host: str | None, *, has_keys: bool) -> str | None:
     )
 
 
-def require_keys(*, has_keys: bool) -> None:
-    """In a replica: raise SettingsError where Serve answers beyond loopback and there are no keys.
+def check_address(*, has_keys: bool) -> None:
+    """In a replica: raise SettingsError where Serve answers beyond loopback without keys, or could not answer at all.
 
-    Blocks for two calls to Serve's controller. Without a controller nothing listens, so nothing is refused.
+    Blocks for two calls to Serve's controller. Where Ray or the controller is not there nothing listens, and nothing
+    is refused.
     """
-    from ray.serve.context import (
-        _get_global_client,  # the one place that knows; serve.status() has no address
-    )
-
-    client = _get_global_client(raise_if_no_controller_running=False)
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
     if client is None:
         return
-    problem = exposed(client.http_config.host, has_keys=has_keys)
+    options = client.http_config
+    problem = exposed(options.host, has_keys=has_keys)
     if problem is not None:
         raise SettingsError(
             f"the service is not started. http_options.host: {problem} (Serve keeps the host of its first "
             "deployment until `serve shutdown`)"
+        )
+    if options.ssl_keyfile is not None and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        raise SettingsError(
+            "the service is not started. http_options.ssl_keyfile: Serve gives it to replicas but not to HAProxy, "
+            "which would answer every request with 500; remove it, and put a proxy that speaks TLS in front"
         )
