@@ -90,7 +90,7 @@ def test_serve_deploy_is_refused_with_the_reason(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str | None]] = [
         ({"host": ALL}, f"http_options.host: found {ALL} and no key file"),
         ({"host": ALL, "keys": missing}, f"key file {missing}: it cannot be read .* `nightrank keys add` makes it"),
-        ({"host": "127.0.0.1", "ssl_keyfile": "/k", "ssl_certfile": "/c"}, "http_options.ssl_keyfile: Serve gives it"),
+        ({"host": "127.0.0.1", "ssl_keyfile": "/k", "ssl_certfile": "/c"}, "http_options.ssl_keyfile: Serve"),
         ({"host": ALL, "keys": tmp_path / "keys.json"}, None),
     ]  # fmt: skip
     for options, said in cases:
