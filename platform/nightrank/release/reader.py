@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nightrank.data.ids import Id, Ids, ids_from_arrays
+from nightrank.data.ids import Ids, ids_from_arrays
 from nightrank.errors import ReleaseError
 from nightrank.release.files import open_array, part_name
 from nightrank.release.manifest import Manifest, current, read_manifest, release_key
 from nightrank.release.model_files import ModelFiles, open_ids, parsed_card
+from nightrank.release.popular import rows_by_category
 from nightrank.release.store import Files, Store
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -79,15 +80,20 @@ class Release:
         return item_parts(self.model.card.n_items)
 
     @cached_property
-    def popular(self) -> list[tuple[Id, float]]:
-        """(item id, users) over all, most popular first."""
+    def by_popularity(self) -> NDArray[np.int32]:
+        """All item rows, most users first, ties by row: popular.parquet in full. O(items) when first asked for."""
+        return np.argsort(-self.model.popularity, kind="stable").astype(np.int32)
+
+    @cached_property
+    def categories(self) -> dict[str, NDArray[np.int32]]:
+        """The item rows of every category, ascending; none where items have no categories. O(items) once."""
+        if "items.parquet" not in self.manifest.files:
+            return {}
         try:
-            table = pq.read_table(self.files.path("popular.parquet"))
-            overall = table.filter(table["category"].is_null())
-            return list(zip(overall["item_id"].to_pylist(), overall["score"].to_pylist(), strict=True))
+            return rows_by_category(self.model.item_ids, pq.read_table(self.files.path("items.parquet")))
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise ReleaseError(
-                f"release {self.id} is damaged: popular.parquet cannot be read ({type(error).__name__}); "
+                f"release {self.id} is damaged: items.parquet cannot be read ({type(error).__name__}); "
                 "`nightrank releases verify` names all that is wrong with it"
             ) from None
 
@@ -163,7 +169,7 @@ def open_release(store: Store, id: str | None = None) -> Release:
 
 def _asked(name: str) -> bool:
     """The files that answers come from; the others are for warehouses."""
-    return name.startswith("arrays/") or name == "popular.parquet"
+    return name.startswith("arrays/") or name == "items.parquet"
 
 
 ITEMS_PER_PART = 20_000
