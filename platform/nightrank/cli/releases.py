@@ -16,7 +16,7 @@ from nightrank.release.manifest import pointer
 from nightrank.release.publish import activate, catalogue, verify
 from nightrank.service import answers
 from nightrank.service.prepared import prepare
-from nightrank.service.recommend import asked_in_url, recommend, stored
+from nightrank.service.recommend import asked_in_url, recommend
 from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import RecommendationsQuery
 
@@ -123,7 +123,7 @@ def _recommend(
 
     def answer() -> dict[str, Any]:
         asked = asked_in_url(release, user, RecommendationsQuery(), k=k)
-        return stored(release, asked) or recommend(prepare(release), asked, most_k=k)
+        return recommend(prepare(release), asked, most_k=k)
 
     _print(_asked(answer), as_json=as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,11 +35,12 @@ class Release:
         """The release id."""
         return self.manifest.release
 
-    def recommendations(self, user_row: int) -> Ranked:
-        """(item rows, scores) of a user's stored list, best first, without padding."""
+    def recommendations(self, user_row: int, k: int | None = None) -> Ranked:
+        """(item rows, scores) of a user's stored list, best first, without padding; of the first k places."""
         offsets = self.model.bucket_offsets
-        bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
-        ranked = _present(self._lists("recommendations", bucket, offsets), user_row - int(offsets[bucket]))
+        bucket = bisect_right(self._bucket_bounds, user_row) - 1
+        place = user_row - self._bucket_bounds[bucket]
+        ranked = _present(self._lists("recommendations", bucket, offsets), place, k)
         return self._known(ranked, "recommendations")
 
     def bucket_items(self, bucket: int) -> NDArray[np.int32]:
@@ -69,9 +71,9 @@ class Release:
 
     def title(self, item_row: int) -> str | None:
         """The title of an item, None where the release has none."""
-        if self._titles is None:
+        if self.titles is None:
             return None
-        title = self._titles[item_row]
+        title = self.titles[item_row]
         return str(title) if title else None
 
     @cached_property
@@ -98,11 +100,17 @@ class Release:
             ) from None
 
     @cached_property
-    def _titles(self) -> Ids | None:
+    def titles(self) -> Ids | None:
+        """By item row, empty where an item has none; None where the release has no titles at all."""
         if "arrays/titles.offsets.npy" not in self.manifest.files:
             return None
         texts = open_ids(self.model.path, "titles", "string", n=self.model.card.n_items)
         return ids_from_arrays(texts)
+
+    @cached_property
+    def _bucket_bounds(self) -> list[int]:
+        bounds: list[int] = self.model.bucket_offsets.tolist()
+        return bounds
 
     @cached_property
     def _opened(self) -> dict[tuple[str, int], Ranked]:
@@ -111,7 +119,9 @@ class Release:
     def _known(self, ranked: Ranked, what: str) -> Ranked:
         """The same, once every row in it is an item's; contents are otherwise verified by checksum alone."""
         rows = ranked[0]
-        if rows.size and not 0 <= rows.min() <= rows.max() < self.model.card.n_items:
+        if (
+            rows.size and rows.view(np.uint32).max() >= self.model.card.n_items
+        ):  # a negative one is huge there
             raise ReleaseError(
                 f"release {self.id} is damaged: {what} names item row {rows.max()} of {self.model.card.n_items}; "
                 "`nightrank releases verify` names all that is wrong with it"
@@ -187,7 +197,9 @@ def list_array_names(table: str, part: int, n_parts: int) -> tuple[str, str]:
     return f"arrays/{table}/items-{name}.npy", f"arrays/{table}/scores-{name}.npy"
 
 
-def _present(lists: Ranked, row: int) -> Ranked:
-    items, scores = lists[0][row], lists[1][row]
+def _present(lists: Ranked, row: int, k: int | None = None) -> Ranked:
+    items, scores = lists[0][row, :k], lists[1][row, :k]
+    if items.size and items[-1] >= 0:
+        return items, scores
     count = int(np.count_nonzero(items >= 0))  # absent rows are -1 and come last
     return items[:count], scores[:count]

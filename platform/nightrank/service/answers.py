@@ -26,8 +26,12 @@ def history(release: Release, user_id: Id, *, k: int) -> dict[str, Any]:
     if row is None:
         raise RequestError(404, "unknown_user", f"user {user_id!r} is not in release {release.id}")
     rows, weights = release.history(row)
-    items = _items(release, rows[:k], [{"weight": weight} for weight in weights[:k].tolist()])
-    return {"user_id": user_id, "release": release.id, "items": items}
+    ids, rows = release.model.item_ids, rows[:k]
+    items = [
+        {"item_id": ids[row], "weight": weight}
+        for row, weight in zip(rows.tolist(), weights[:k].tolist(), strict=True)
+    ]
+    return {"user_id": user_id, "release": release.id, "items": _titled(release, rows, items)}
 
 
 def similar(release: Release, item_id: Id, *, k: int | None) -> dict[str, Any]:
@@ -97,13 +101,19 @@ def native_id(value: Id, ids: Ids, *, what: str) -> Id:
 
 def ranked_items(release: Release, rows: NDArray[Any], scores: NDArray[Any]) -> list[dict[str, Any]]:
     """Places of a list from 1, with id, score (a float32 as the double of the same value) and title."""
-    places = [{"rank": rank, "score": score} for rank, score in enumerate(scores.tolist(), start=1)]
-    return _items(release, rows, places)
+    ids = release.model.item_ids
+    items: list[dict[str, Any]] = [
+        {"item_id": ids[row], "rank": rank, "score": score}
+        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), start=1)
+    ]
+    return _titled(release, rows, items)
 
 
-def _items(release: Release, rows: NDArray[Any], values: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ids, told = release.model.item_ids, []
-    for row, value in zip(rows.tolist(), values, strict=True):
-        title = release.title(row)
-        told.append({"item_id": ids[row]} | value | ({} if title is None else {"title": title}))
-    return told
+def _titled(release: Release, rows: NDArray[Any], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same items, each with its title where it has one."""
+    titles = release.titles
+    if titles is not None:
+        for row, item in zip(rows.tolist(), items, strict=True):
+            if title := titles[row]:
+                item["title"] = title
+    return items

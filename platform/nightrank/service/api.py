@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from nightrank.errors import NightrankError
 from nightrank.service.keys import Keys
 from nightrank.service.meters import Meters
-from nightrank.service.reading import Scope, body_as, query_of, read_body
+from nightrank.service.reading import Scope, body_as, query_as, read_body
 from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import NoQuery
 
@@ -149,7 +149,7 @@ class Api:
     async def _answer(
         self, operation: Operation, path: Mapping[str, str], *, scope: Scope, receive: Any
     ) -> Any:
-        query = query_of(scope, operation.query)
+        query = query_as(operation.query, scope["query_string"])
         body = None
         if operation.body is not None:
             raw = await read_body(scope, receive, most_bytes=self.most_bytes)

@@ -17,7 +17,7 @@ from nightrank.service.answers import DEFAULT_K, parse_id
 from nightrank.service.api import Call, told
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.prepared import Prepared
-from nightrank.service.recommend import asked_in_url, recommend, stored
+from nightrank.service.recommend import asked_in_url, is_plain, recommend, stored
 from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import Batch, Context
 
@@ -35,11 +35,14 @@ class Lists:
     async def user_recommendations(self, call: Call) -> dict[str, Any]:
         """GET /v1/users/{user_id}/recommendations."""
         prepared = held(self.holder)
-        asked = asked_in_url(prepared.release, call.path["user_id"], call.query, k=self._k(call.query.k))
+        release, query, k = prepared.release, call.query, self._k(call.query.k)
+        if is_plain(release, query, k=k):
+            user_id = parse_id(call.path["user_id"], release.model.user_ids, what="user_id")
+            plain = stored(release, user_id, k=k)
+            if plain is not None:
+                return plain
+        asked = asked_in_url(release, call.path["user_id"], query, k=k)
         self._check_ids(_ids_in(asked))
-        plain = stored(prepared.release, asked)
-        if plain is not None:
-            return plain
         return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
 
     async def recommendations(self, call: Call) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -23,9 +24,9 @@ _FLAGS = {"true": True, "false": False}
 _MOST_TOLD = 5  # problems of one body: a long list of wrong ids is told by its first few
 
 
-def query_of(scope: Scope, model: type[Model]) -> Model:
-    """The query as `model`, whose fields are numbers, flags, texts or lists of texts. Raises RequestError."""
-    raw = scope["query_string"]
+@lru_cache(maxsize=1024)  # most queries are one of a few, such as k=10
+def query_as(model: type[Model], raw: bytes) -> Model:
+    """A query as `model`, whose fields are numbers, flags, texts or lists of texts. Raises RequestError."""
     if raw == b"":
         return model()
     try:

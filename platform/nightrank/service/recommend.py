@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from nightrank.data.ids import Id
 from nightrank.ranking.topk import TopK
 from nightrank.release.reader import Ranked, Release
 from nightrank.service.answers import native_id, parse_id, ranked_items
@@ -40,26 +41,22 @@ def asked_in_url(release: Release, user_id: str, query: RecommendationsQuery, *,
     )
 
 
-def is_plain(release: Release, asked: Context) -> bool:
+def is_plain(release: Release, asked: Context | RecommendationsQuery, *, k: int) -> bool:
     """Whether the list that the night stored answers this, if the user has one."""
-    return not (
-        asked.events
-        or asked.categories
-        or asked.exclude
-        or asked.candidates is not None
-        or asked.k > release.manifest.k
-        or (asked.include_seen is not None and asked.include_seen == release.manifest.exclude_seen)
-    )
+    if isinstance(asked, Context):
+        filtered = asked.events or asked.categories or asked.exclude or asked.candidates is not None
+    else:
+        filtered = asked.category or asked.exclude
+    shows_seen, manifest = asked.include_seen, release.manifest
+    return not filtered and k <= manifest.k and (shows_seen is None or shows_seen != manifest.exclude_seen)
 
 
-def stored(release: Release, asked: Context) -> dict[str, Any] | None:
-    """The answer to a plain request, a look-up; None where it takes more: another request, or a user unknown."""
-    if asked.user_id is None or not is_plain(release, asked):
-        return None
-    row = release.model.user_ids.find(asked.user_id)
+def stored(release: Release, user_id: Id, *, k: int) -> dict[str, Any] | None:
+    """The first k places of the stored list, a look-up; None for a user whom the release does not know."""
+    row = release.model.user_ids.find(user_id)
     if row is None:
         return None
-    return _answer(release, asked, source="precomputed", ranked=release.recommendations(row))
+    return _answer(release, user_id, source="precomputed", ranked=release.recommendations(row, k))
 
 
 def recommend(prepared: Prepared, asked: Context, *, most_k: int) -> dict[str, Any]:
@@ -69,9 +66,10 @@ def recommend(prepared: Prepared, asked: Context, *, most_k: int) -> dict[str, A
         raise RequestError(422, "k_too_large", f"k is {asked.k}; expected at most {most_k}")
     if asked.user_id is not None:
         native_id(asked.user_id, release.model.user_ids, what="user_id")
-    plain = stored(release, asked)
-    if plain is not None:
-        return plain
+    if asked.user_id is not None and is_plain(release, asked, k=asked.k):
+        plain = stored(release, asked.user_id, k=asked.k)
+        if plain is not None:
+            return plain
     user_row = None if asked.user_id is None else release.model.user_ids.find(asked.user_id)
     given = Given.of(release, asked.events)
     allowed, unknown = _allowed(release, asked)
@@ -83,7 +81,7 @@ def recommend(prepared: Prepared, asked: Context, *, most_k: int) -> dict[str, A
         ranked = most_popular(release, asked.k, allowed=allowed, excluded=excluded)
     else:
         ranked = _live(prepared, vector, asked.k, allowed=allowed, excluded=excluded)
-    answer = _answer(release, asked, source=source, ranked=ranked)
+    answer = _answer(release, asked.user_id, source=source, ranked=ranked)
     if unknown := list(dict.fromkeys([*unknown, *given.unknown])):
         answer["unknown_items"] = unknown
     if asked.features:  # no family here has any
@@ -172,11 +170,10 @@ def _history(release: Release, user_row: int | None) -> Rows:
     return rows
 
 
-def _answer(release: Release, asked: Context, *, source: str, ranked: Ranked) -> dict[str, Any]:
-    rows, scores = ranked
+def _answer(release: Release, user_id: Id | None, *, source: str, ranked: Ranked) -> dict[str, Any]:
     return {
-        "user_id": asked.user_id,
+        "user_id": user_id,
         "release": release.id,
         "source": source,
-        "items": ranked_items(release, rows[: asked.k], scores[: asked.k]),
+        "items": ranked_items(release, *ranked),
     }
