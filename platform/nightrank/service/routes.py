@@ -33,7 +33,7 @@ def build_api(
         *_reading(Lists(holder, limits)),
         *_steering(Steering(holder, meters=meters, jobs=jobs)),
     ]
-    described = orjson.dumps(document(operations))
+    described = orjson.dumps(document(operations, most_k=limits.k))
 
     async def openapi(call: Call) -> Page:
         return Page(b"application/json", described)
