@@ -47,7 +47,8 @@ def test_the_service_is_what_its_document_says(described: Any, mode: GenerationM
                 case.validate_response(answer)
             except BaseExceptionGroup as group:
                 refused = all(isinstance(one, RejectedPositiveData) for one in group.exceptions)
-                if not refused or answer.json()["error"]["code"] not in OF_THE_DATA:
+                code = answer.json()["error"]["code"]
+                if not refused or not (code in OF_THE_DATA or has_whole_float(case.body)):
                     raise
 
         try:
@@ -57,3 +58,10 @@ def test_the_service_is_what_its_document_says(described: Any, mode: GenerationM
             continue
         asked_of.add(operation.label)
     assert len(asked_of) >= {GenerationMode.POSITIVE: 13, GenerationMode.NEGATIVE: 6}[mode]
+
+
+def has_whole_float(value: Any) -> bool:
+    """3.0, an integer to JSON Schema; not to us, since the next one beyond 2**53 would be another id."""
+    if isinstance(value, dict | list):
+        return any(has_whole_float(one) for one in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and value.is_integer()
