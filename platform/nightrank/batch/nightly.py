@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -89,8 +90,9 @@ def _run(
                 catch_up(run)
         else:
             log.info("%s: started (run %s)", stage, run.key)
+            started = time.monotonic()
             work[stage]()
-            log.info("%s: done", stage)
+            log.info("%s: done in %.2f s", stage, time.monotonic() - started)
 
 
 def is_done(run: Run, stage: str) -> bool:
