@@ -65,18 +65,17 @@ def _escaped(match: re.Match[str]) -> str:
 
 def _problems(key: str, value: Any) -> Iterator[Problem]:
     parts = tuple(part.strip() for part in key.split("."))
-    name = shown(key)[1:-1]
-    if "" in parts or "=" in key:
-        yield Problem((), f"found the key {shown(key)}, expected key or key.path, for example score.k")
+    if "" in parts or "=" in key or not key.isprintable():
+        yield Problem((), f"found the key {key[:80]!a}, expected key or key.path, for example score.k")
     elif parts[0] in SECTIONS or (parts[:1] == ("events",) and parts[1:2] and parts[1] in EVENT_KEYS):
         yield from _inside(parts, value)
     elif parts[0] in JobConfig.model_fields:
         yield Problem(
-            (name,),
+            parts,
             f"found {shown(value)}, but only the job file says that; allowed here: {', '.join(ALLOWED)}",
         )
     else:
-        yield Problem((name,), f"unknown key (found {shown(value)}); {nearest(key, ALLOWED)}")
+        yield Problem(parts, f"unknown key (found {shown(value)}); {nearest(key, ALLOWED)}")
 
 
 def _inside(key: Key, value: Any) -> Iterator[Problem]:
