@@ -130,7 +130,7 @@ class Jobs:
         if settings.cluster is not None:
             places[settings.cluster] = "the cluster file"
         if base is not None:
-            places |= {base.store: "the store"}
+            places |= {f"store {base.store}": "the store", base.store: "the store"}
             paths = [base.events.path, None if base.items is None else base.items.path]
             places |= {path: Path(path).name for path in paths if path is not None}
         return sorted(
