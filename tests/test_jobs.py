@@ -128,11 +128,17 @@ def test_a_dead_and_a_silent_address_end_in_time(
 ) -> None:
     """No thread of the service waits for ever for a cluster that is gone."""
     monkeypatch.setattr(jobs_api, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(jobs_api, "SUBMIT_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        refused(lambda: jobs_of(config, address=address).submit(TRAIN), status=503, code="jobs_unavailable")
+        jobs = jobs_of(config, address=address)
+        refused(lambda: jobs.state("x"), status=503, code="jobs_unavailable")
+        message = refused(lambda: jobs.submit(TRAIN), status=503, code="jobs_unavailable")
+        assert re.search(
+            r"job nightrank-train-\d{8}T\d{6}Z-[0-9a-f]{8} have been taken all the same", message
+        )
     assert "TimeoutError" in caplog.text
-    refused(lambda: jobs_of(config, address=address).submit(TRAIN), status=503, code="jobs_unavailable")
+    refused(lambda: jobs.submit(TRAIN), status=503, code="jobs_unavailable")
     assert "ConnectionRefusedError" in caplog.text
 
 

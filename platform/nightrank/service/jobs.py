@@ -58,7 +58,11 @@ class Jobs:
             "metadata": {MARK: request.stage},
         }
         log.info("job %s: %s", job_id, ", ".join(settings) or "as the job file says")
-        self._api.submit(job)
+        try:
+            self._api.submit(job)
+        except RequestError as error:  # an answer that was lost is no proof that the job was not taken
+            message = f"{error}. Should job {job_id} have been taken all the same, asking for it tells"
+            raise RequestError(503, "jobs_unavailable", message) from None
         return JobSubmitted(id=job_id, stage=request.stage, state="PENDING")
 
     def state(self, job_id: str) -> JobState:
