@@ -278,6 +278,14 @@ ValueError: cannot read /srv/data/events.parquet at 10.0.0.7:6379 with Bearer ab
   +------------------------------------
 RuntimeError: version 1.2.3 of s3://bucket/key
     @     0x7f0 (unknown)
+nightrank: ray::_judge() (pid=2750, ip=127.0.0.1)
+  File "/tmp/ray/x.py", line 71, in _judge
+    values = on_test(job)
+             ^^^^^^^^^^^^
+nightrank.errors.DataError: nothing is left
+  File "/tmp/ray/y.py", line 7
+    half a line(
+18:05:14   an indented line of a table
 18:05:15 train: done in 3.48 s
 18:05:15 sweep: done before
 18:05:16 score: done in 12 s
@@ -294,6 +302,8 @@ def test_a_log_is_told_without_places_traces_and_tokens(tmp_path: Path) -> None:
         "18:05:12 a line in colour",
         "ValueError: cannot read ... at ... with Bearer ...",
         "RuntimeError: version 1.2.3 of ...",
+        "nightrank.errors.DataError: nothing is left",
+        "18:05:14   an indented line of a table",
         "18:05:15 train: done in 3.48 s",
         "18:05:15 sweep: done before",
         "18:05:16 score: done in 12 s",

@@ -11,6 +11,7 @@ import pytest
 import made
 from nightrank.batch.nightly import run_stages
 from nightrank.config.cluster import load_cluster
+from nightrank.errors import StoreUnreachable
 from nightrank.release.store import LocalStore
 from nightrank.service import stage_times
 from nightrank.service.job_schemas import StageSeconds
@@ -20,14 +21,17 @@ CLUSTER = Path(__file__).resolve().parent.parent / "cluster.yaml"
 
 
 class CountingStore(LocalStore):
-    """A real store that counts what is read of it."""
+    """A real store that counts what is read of it, and can go away."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.n_reads = 0
+        self.is_there = True
 
     def read(self, key: str) -> Any:
         self.n_reads += 1
+        if not self.is_there:
+            raise StoreUnreachable(f"{key} cannot be read: no answer")
         return super().read(key)
 
 
@@ -75,6 +79,9 @@ def test_a_broken_record_counts_for_nothing(
     key = put_run(store, 2, train=broken)
     assert StageTimes(store).recent() == {"train": StageSeconds(last=1.0, mean=1.0, runs=1)}
     assert f"runs/{key}/stages/train.json" in caplog.text
+    store.path(f"runs/{key}/stages/train.json").unlink()
+    store.path(f"runs/{key}/stages/train.json").symlink_to("/dev/zero")
+    assert StageTimes(store).recent()["train"].runs == 1
 
 
 def test_only_the_newest_runs_count(store: CountingStore) -> None:
@@ -99,6 +106,37 @@ def test_what_is_known_is_not_read_again(store: CountingStore, monkeypatch: pyte
     monkeypatch.setattr(stage_times, "FRESH_S", 60.0)
     put_run(store, 3, **stages)
     assert times.recent()["publish"].runs == 2
+
+
+def test_a_store_that_is_gone_changes_nothing(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Statistics go on with what is known while the store does not answer; the log says so."""
+    put_run(store, 1, train={"seconds": 1.0})
+    times = StageTimes(store)
+    known = times.recent()
+    store.is_there = False
+    put_run(store, 2, train={"seconds": 2.0})
+    assert times.recent() == known != {}
+    assert "cannot be read" in caplog.text
+
+
+def test_who_asks_while_it_is_read_does_not_wait(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow store holds one thread of the service, not one for each caller."""
+    put_run(store, 1, train={"seconds": 1.0})
+    times = StageTimes(store)
+    known = times.recent()
+    heard: list[object] = []
+
+    def slow(_: str) -> list[str]:
+        heard.append(times.recent())
+        return []
+
+    monkeypatch.setattr(store, "children", slow)
+    assert times.recent() == {}
+    assert heard == [known]
 
 
 def test_a_run_that_was_removed_is_forgotten(store: CountingStore) -> None:

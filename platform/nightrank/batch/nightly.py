@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,9 +89,8 @@ def _run(
                 catch_up(run)
         else:
             log.info("%s: started (run %s)", stage, run.key)
-            started = time.monotonic()
             work[stage]()
-            log.info("%s: done in %.2f s", stage, time.monotonic() - started)
+            log.info("%s: done in %.2f s", stage, run.finished(stage)["seconds"])
 
 
 def is_done(run: Run, stage: str) -> bool:

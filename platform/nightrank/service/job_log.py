@@ -14,7 +14,10 @@ MAX_LINES, MAX_LINE_CHARS = 100, 1_000
 
 _DONE = re.compile(r"(?:\d\d:\d\d:\d\d )?(sweep|train|score|publish): done in ([0-9]+(?:\.[0-9]+)?) s")
 _COMMAND = "Running entrypoint for job "  # Ray's first line: interpreter, job file, overrides
-_TRACE = re.compile(r"[\s|+-]*(?:Exception Group )?Traceback \(most recent call last\):")
+_TRACE = re.compile(
+    r"[\s|+-]*(?:(?:Exception Group )?Traceback \(most recent call last\):|File \".*\", line \d+)"
+    r"|.*\bray::\S+ \(pid=\d+, ip="  # Ray's own head of a trace
+)
 _FRAME = re.compile(r"\s|[|+]")  # of a trace: everything that is indented
 _NATIVE_FRAME = re.compile(r"\s*(?:@ +0x|#\d+ +0x|\[?.*\.so[.\d]*[(+])")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -130,7 +130,7 @@ class Jobs:
     def _places(self, base: JobConfig | None) -> list[tuple[str, str]]:
         settings = self._settings
         places = {settings.config: "the job file", settings.address.rstrip("/"): "the jobs API"}
-        places |= {str(Path(settings.config).parent): "...", sys.prefix: "...", str(Path.home()): "~"}
+        places |= {str(Path(settings.config).parent): "...", sys.prefix: "..."}
         if settings.cluster is not None:
             places[settings.cluster] = "the cluster file"
         if base is not None:

@@ -61,8 +61,8 @@ class JobsApi:
             return None
         if os.environ.get("RAY_AUTH_TOKEN"):
             return os.environ["RAY_AUTH_TOKEN"].strip()
-        path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-        return self._read(Path(path) if path else Path.home() / ".ray" / "auth_token")
+        path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+        return self._read(Path(path))
 
     def _read(self, path: Path) -> str:
         try:

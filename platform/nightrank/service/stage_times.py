@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nightrank.errors import ReleaseError, StoreUnreachable
 from nightrank.release.leftovers import RUN_KEY
 from nightrank.release.store import Store
 from nightrank.service.job_schemas import StageSeconds
@@ -62,14 +63,20 @@ class StageTimes:
     def recent(self) -> dict[str, StageSeconds]:
         """By stage, over the newest runs; a stage that none of them finished is left out.
 
-        Blocks while the store is read. Raises ReleaseError where it cannot be listed.
+        Blocks while the store is read, one thread only: others get what is known. So it is where the store cannot be
+        read, which the log says.
         """
-        with self._lock:
-            now = time.monotonic()
-            if self._read_at is None or now - self._read_at >= FRESH_S:
-                self._found = self._read()
-                self._read_at = now
+        if not self._lock.acquire(blocking=False):
             return self._found
+        try:
+            if self._read_at is None or time.monotonic() - self._read_at >= FRESH_S:
+                self._found = self._read()
+        except (ReleaseError, OSError) as error:
+            log.warning("the seconds of stages cannot be read: %s", error)
+        finally:
+            self._read_at = time.monotonic()
+            self._lock.release()
+        return self._found
 
     def _read(self) -> dict[str, StageSeconds]:
         keys = {key for key in self._store.children("runs") if RUN_KEY.fullmatch(key)}
@@ -99,9 +106,12 @@ class StageTimes:
         return _Time((found.ended or self._created[key], key), found.seconds)
 
     def _record(self, name: str, shape: type[Shape]) -> Shape | None:
-        found = self._store.read(name)
         try:
+            found = self._store.read(name)
             return None if found is None else shape.model_validate_json(found.data)
-        except ValidationError as error:
-            log.warning("%s is broken and counts for no statistics: %s", name, error.errors()[0]["msg"])
+        except StoreUnreachable:
+            raise
+        except (ReleaseError, ValidationError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            log.warning("%s is broken and counts for no statistics: %s", name, reason)
             return None
