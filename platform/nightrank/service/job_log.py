@@ -21,13 +21,16 @@ _TRACE = re.compile(
 _FRAME = re.compile(r"\s|[|+]")  # of a trace: everything that is indented
 _NATIVE_FRAME = re.compile(r"\s*(?:@ +0x|#\d+ +0x|\[?.*\.so[.\d]*[(+])")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_ADDRESS = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\w.]\d)")
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\w.]\d)")
+_IPV6 = re.compile(
+    r"\[(?:[0-9a-fA-F]*:){2,7}[0-9a-fA-F]*\](?<!\[\d\d:\d\d:\d\d\])(?::\d+)?"
+)  # [18:05:12] is a time
 _TOKEN = re.compile(r"(?i)\b(bearer|token[=:])\s*\S+")
 
 
 def without_addresses(text: str) -> str:
     """A text without IP addresses and anything that is called a token."""
-    return _ADDRESS.sub("...", _TOKEN.sub(r"\1 ...", text))
+    return _IPV6.sub("...", _IPV4.sub("...", _TOKEN.sub(r"\1 ...", text)))
 
 
 def tail(text: str, *, told: Callable[[str], str]) -> list[str]:

@@ -45,12 +45,12 @@ class Jobs:
 
         Raises RequestError: 422 invalid_overrides, 503 jobs_unavailable.
         """
-        base = self._base()
+        told = self._teller(self._base())
         try:
             settings = settings_of(request.overrides)
             self._load(settings)
         except SettingsError as error:
-            raise RequestError(422, "invalid_overrides", self._told(str(error), base)) from None
+            raise RequestError(422, "invalid_overrides", told(str(error))) from None
         job_id = f"nightrank-{request.stage}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
         job = {
             "submission_id": job_id,
@@ -72,15 +72,11 @@ class Jobs:
         stage: Stage | None = next((one for one in get_args(Stage) if one == mark), None)
         if details is None or stage is None:
             message = f"there is no job {job_id[:128]!r} of nightrank's on the cluster"
-            raise RequestError(404, "unknown_job", self._told(message, None))
+            raise RequestError(404, "unknown_job", self._told_of_store(message))
         return self._described(job_id, stage, details)
 
     def _described(self, job_id: str, stage: Stage, details: dict[str, Any]) -> JobState:
-        base = self._loaded_base()
-
-        def told(text: str) -> str:
-            return self._told(text, base)
-
+        told = self._teller(self._loaded_base())
         text, state, message = self._api.log_of(job_id), details["status"], details.get("message")
         return JobState(
             id=job_id,
@@ -121,25 +117,25 @@ class Jobs:
         except SettingsError:
             return None  # a job that ran can be told about without it
 
-    def _told(self, text: str, base: JobConfig | None) -> str:
-        """A text without places: those known by name first, as a path with a blank is not known by its looks."""
-        for place, name in self._places(base):
-            text = text.replace(place, name)
-        return job_log.without_addresses(self._told_of_store(text))
-
-    def _places(self, base: JobConfig | None) -> list[tuple[str, str]]:
+    def _teller(self, base: JobConfig | None) -> Callable[[str], str]:
+        """What hides places in a text: first those known by name; a path with a blank does not look like one."""
         settings = self._settings
-        places = {settings.config: "the job file", settings.address.rstrip("/"): "the jobs API"}
-        places |= {str(Path(settings.config).parent): "...", sys.prefix: "..."}
+        known = {settings.config: "the job file", settings.address.rstrip("/"): "the jobs API"}
+        known |= {str(Path(settings.config).parent): "...", sys.prefix: "...", self._api.token() or "": "..."}
         if settings.cluster is not None:
-            places[settings.cluster] = "the cluster file"
+            known[settings.cluster] = "the cluster file"
         if base is not None:
-            places |= {f"store {base.store}": "the store", base.store: "the store"}
+            known |= {f"store {base.store}": "the store", base.store: "the store"}
             paths = [base.events.path, None if base.items is None else base.items.path]
-            places |= {path: Path(path).name for path in paths if path is not None}
-        return sorted(
-            ((place, name) for place, name in places.items() if len(place) > 1), key=lambda one: -len(one[0])
-        )
+            known |= {path: Path(path).name for path in paths if path is not None}
+        longest_first = sorted((text for text in known if len(text) > 1), key=len, reverse=True)
+
+        def told(text: str) -> str:
+            for hidden in longest_first:
+                text = text.replace(hidden, known[hidden])
+            return job_log.without_addresses(self._told_of_store(text))
+
+        return told
 
 
 def _time(milliseconds: int | None) -> datetime | None:
