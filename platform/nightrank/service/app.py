@@ -10,6 +10,7 @@ from ray.serve import Application
 
 from nightrank.config.service import ServiceArgs, service_args, service_user_config
 from nightrank.release.store import open_store
+from nightrank.service.exposure import require_keys
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.routes import build_api
 
@@ -20,6 +21,7 @@ class Service:
     """A replica: holds a release by memory map and answers from it."""
 
     def __init__(self, args: ServiceArgs) -> None:
+        require_keys(has_keys=args.keys is not None)
         self.holder = ReleaseHolder(open_store(args.store))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
