@@ -16,6 +16,7 @@ from nightrank.service.holder import ReleaseHolder
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
 from nightrank.service.meters import Meters
+from nightrank.service.prometheus import export
 from nightrank.service.routes import build_api
 
 
@@ -27,7 +28,8 @@ class Service:
     def __init__(self, args: ServiceArgs) -> None:
         check_address(has_keys=args.keys is not None)
         keys = None if args.keys is None else Keys(Path(args.keys))
-        meters = Meters()
+        meters = Meters(replica=serve.get_replica_context().replica_tag)
+        export(meters)
         refreshed = [] if keys is None else [keys.refresh]
         self.holder = ReleaseHolder(open_store(args.store), meters=meters, every_second=refreshed)
         jobs = None if args.jobs is None else Jobs(args.jobs, told=self.holder.told)

@@ -16,6 +16,7 @@ from nightrank.service import answers
 from nightrank.service.answers import DEFAULT_K, parse_id
 from nightrank.service.api import Call, told
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.meters import Meters
 from nightrank.service.prepared import Prepared
 from nightrank.service.recommend import asked_in_url, is_plain, recommend, stored
 from nightrank.service.refusal import RequestError
@@ -28,8 +29,8 @@ Answer = TypeVar("Answer")
 class Lists:
     """Over a holder and the limits of one call."""
 
-    def __init__(self, holder: ReleaseHolder, limits: LimitsSettings) -> None:
-        self.holder, self.limits = holder, limits
+    def __init__(self, holder: ReleaseHolder, *, limits: LimitsSettings, meters: Meters) -> None:
+        self.holder, self.limits, self.meters = holder, limits, meters
         self._threads = ThreadPoolExecutor(ANSWERING, thread_name_prefix="nightrank-answer")
 
     async def user_recommendations(self, call: Call) -> dict[str, Any]:
@@ -50,7 +51,11 @@ class Lists:
         prepared, asked = held(self.holder), call.body.root
         if isinstance(asked, Batch):
             self._check_ids(sum(_ids_in(one) for one in asked.requests))
-            return {"responses": await self._in_thread(lambda: self._each(prepared, asked))}
+            responses = await self._in_thread(lambda: self._each(prepared, asked))
+            for one in responses:
+                if "source" in one:
+                    self.meters.recommended(one["source"])
+            return {"responses": responses}
         self._check_ids(_ids_in(asked))
         return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
 

@@ -14,8 +14,9 @@ from nightrank.service.job_schemas import JobRequest, JobState, JobSubmitted
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
 from nightrank.service.lists import Lists
-from nightrank.service.meters import Meters, Stats
+from nightrank.service.meters import Meters
 from nightrank.service.openapi import DOCS, document
+from nightrank.service.stats import Stats
 from nightrank.service.steering import Steering
 
 
@@ -31,7 +32,7 @@ def build_api(
     limits = LimitsSettings() if limits is None else limits
     meters = Meters() if meters is None else meters
     operations = [
-        *_reading(Lists(holder, limits)),
+        *_reading(Lists(holder, limits=limits, meters=meters)),
         *_steering(Steering(holder, meters=meters, jobs=jobs)),
     ]
     described = orjson.dumps(document(operations, most_k=limits.k))
