@@ -1,4 +1,4 @@
-"""`nightrank-haproxy`: HAProxy as Ray Serve starts it, with its statistics and metrics pages on loopback.
+"""`nightrank-haproxy`: HAProxy as Ray Serve starts it, with its own pages on loopback and Serve guarded (ingress.py).
 
 Ray 2.60 writes `bind *:PORT` and `bind :PORT` for the two pages, which have no password, and has no setting for
 the host. So RAY_SERVE_HAPROXY_BINARY_PATH names this program, which corrects the file it is given, then becomes
@@ -14,6 +14,8 @@ import os
 import re
 import sys
 from pathlib import Path
+
+from nightrank.cluster.ingress import guarded
 
 BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 # Ray's own names and defaults (ray/serve/_private/constants.py).
@@ -31,11 +33,10 @@ def main() -> None:
 
 
 def correct(config: Path) -> None:
-    """Move both pages in HAProxy's file to loopback, under the lock that Ray writes it with."""
+    """Move both pages in HAProxy's file to loopback and guard Serve, under the lock that Ray writes it with."""
     ports = "|".join(re.escape(os.environ.get(name, default)) for name, default in _PAGES.items())
     with open(f"{config}.lock", "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         text = config.read_text(encoding="utf-8")
-        config.write_text(
-            re.sub(rf"(?m)^( *bind )\*?:({ports})$", r"\g<1>127.0.0.1:\2", text), encoding="utf-8"
-        )
+        text = re.sub(rf"(?m)^( *bind )\*?:({ports})$", r"\g<1>127.0.0.1:\2", text)
+        config.write_text(guarded(text), encoding="utf-8")
