@@ -95,6 +95,19 @@ def test_a_revoked_key_ends_with_the_next_look(service: Service, keys: tuple[Key
     assert service.ask("GET", user_path(0), **bearer(new)).status_code == 200
 
 
+def test_a_key_file_that_breaks_is_seen_and_changes_nothing(
+    service: Service, keys: tuple[Keys, str, str]
+) -> None:
+    """The keys read before stay in force, and readiness says so, without the path."""
+    found, reader, _ = keys
+    found.path.write_text("{")
+    found.refresh()
+    assert service.ask("GET", user_path(0), **bearer(reader)).status_code == 200
+    problem = service.get("/readyz").json()["problem"]
+    assert "the key file is refused" in problem
+    assert str(found.path) not in problem
+
+
 # -- activation ------------------------------------------------------------------------------------------
 
 
@@ -127,7 +140,7 @@ def test_what_cannot_be_activated_is_refused_and_nothing_moves(
     assert (status, code) == (409, "release_refused")
     assert "part-00000-of-00004.parquet" in message
     assert str(tmp_path) not in message
-    for unknown in ("nothing", "20261121T000000Z-000000000000", "..", "%2e%2e"):
+    for unknown in ("nothing", "20261121T000000Z-000000000000", "a..b"):
         assert refusal(activate(service, unknown, admin))[:2] == (404, "unknown_release")
     service.holder.pin = before
     assert refusal(activate(service, before, admin))[:2] == (409, "pinned")

@@ -33,7 +33,7 @@ def build_api(
     meters = Meters() if meters is None else meters
     operations = [
         *_reading(Lists(holder, limits=limits, meters=meters)),
-        *_steering(Steering(holder, meters=meters, jobs=jobs)),
+        *_steering(Steering(holder, keys=keys, meters=meters, jobs=jobs)),
     ]
     described = orjson.dumps(document(operations, most_k=limits.k))
 
