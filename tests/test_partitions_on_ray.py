@@ -33,6 +33,8 @@ ASKED: list[dict[str, Any]] = [
     for allow in (None, [0, 5, 19, 20, 21, 39])
 ]
 Answer = dict[str, Any]
+# Where the application lies, and that a replica which nobody asks any more need not wait 30 s before it ends.
+ENV = {"PYTHONPATH": str(Path(__file__).parent), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
 
 
 def expected(release: Release, asked: dict[str, Any]) -> Answer:
@@ -121,7 +123,7 @@ def gateway(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> 
                 "store": made_gateway.store.url,
                 "live": {"partitions": PARTITIONS, "placement": "actors"},
             },
-            "runtime_env": {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+            "runtime_env": {"env_vars": ENV},
         }
         http = {"host": "127.0.0.1", "port": cluster.http_port}
         client.deploy_applications(

@@ -21,6 +21,7 @@ from nightrank.errors import NightrankError
 from nightrank.ranking.filters import Filters
 from nightrank.release.manifest import current
 from nightrank.release.store import open_store
+from nightrank.service.serve_config import PARTITION
 from nightrank.service.shares import Ranked, Shares
 
 log = logging.getLogger("nightrank.service")
@@ -68,11 +69,6 @@ class Partition:
         return await loop.run_in_executor(self._pool, share.rank, user_vectors, k, filters)
 
 
-def name_of(place: int) -> str:
-    """The deployment's name, as serve_config.yaml and `serve status` have it."""
-    return f"Partition{place}"
-
-
 def partition_deployments(args: ServiceArgs) -> list[Application]:
     """The deployments that `args.live` asks for, none where the catalogue stays in the service's own process.
 
@@ -85,7 +81,7 @@ def partition_deployments(args: ServiceArgs) -> list[Application]:
     options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
     threads = max(1, int(spec.num_cpus))
     return [
-        Partition.options(name=name_of(place), ray_actor_options=options).bind(  # type: ignore[attr-defined]
+        Partition.options(name=PARTITION.format(place), ray_actor_options=options).bind(  # type: ignore[attr-defined]
             args.store, place=place, partitions=args.live.partitions, threads=threads
         )
         for place in range(args.live.partitions)
