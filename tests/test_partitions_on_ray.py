@@ -1,4 +1,4 @@
-"""Partitions as deployments: the bits of one process, one release in an answer, a partition that dies."""
+"""The service with its catalogue in two deployments: the bits of one process, one release in an answer, kills."""
 
 from __future__ import annotations
 
@@ -11,67 +11,56 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
+import yaml
 
 import made
+from asked import Client
 from kills import workers
 from nightrank.cluster.local import LocalCluster, applied_env
-from nightrank.ranking import ItemIndex
 from nightrank.release.publish import activate
-from nightrank.release.reader import Release
+from nightrank.service.holder import ReleaseHolder
+from nightrank.service.routes import build_api
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
+ROOT = Path(__file__).resolve().parent.parent
 PARTITIONS = 2
 SCORE = {"k": 5, "buckets": 1, "similar_items_k": 5}
+USERS, ITEMS = made.make_ids(made.N_USERS, kind="int64"), made.make_ids(made.N_ITEMS, kind="int64")
 ASKED: list[dict[str, Any]] = [
-    {"users": users, "k": k, "exclude": exclude, "allow": allow}
-    for users, k in (([3], 10), ([4], 60), ([0, 7, 59], 7))
-    for exclude in (False, True)
-    for allow in (None, [0, 5, 19, 20, 21, 39])
+    {"user_id": USERS[3], "k": 10},
+    {"user_id": USERS[4], "k": 60, "include_seen": True},
+    {"user_id": USERS[5], "k": 9},
+    {"user_id": USERS[7], "k": 7, "candidates": [ITEMS[place] for place in (39, 0, 19, 20, 21)]},
+    {"user_id": USERS[59], "k": 5, "exclude": ITEMS[::3], "categories": ["Drama"]},
+    {"events": [{"item_id": ITEMS[2]}, {"item_id": ITEMS[30]}], "k": 12},
 ]
+PATH = "/v1/recommendations"
 Answer = dict[str, Any]
-# Where the application lies, and that a replica which nobody asks any more need not wait 30 s before it ends.
-ENV = {"PYTHONPATH": str(Path(__file__).parent), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
 
 
-def expected(release: Release, asked: dict[str, Any]) -> Answer:
-    """What one process answers from this release."""
-    model, allow = release.model, asked["allow"]
-    top = ItemIndex(model.item_vectors, model.item_bias).top_k(
-        model.user_vectors[asked["users"]],
-        asked["k"],
-        exclude=csr_matrix(model.seen[asked["users"]]) if asked["exclude"] else None,
-        allow=None if allow is None else np.array(allow),
-    )
-    bits = top.scores.view(np.int32).tolist()
-    return {
-        "release": release.id,
-        "rows": top.item_rows.tolist(),
-        "scores": bits,
-        "counts": top.counts.tolist(),
-    }
-
-
-class Gateway:
-    """Two releases in a store, the expected answers of each, and the gateway over two partitions."""
+class Live:
+    """Two releases in a store, what one process answers from each, and the service over two partitions."""
 
     def __init__(self, cluster: LocalCluster, folder: Path) -> None:
-        self.cluster, self.url = cluster, f"http://127.0.0.1:{cluster.http_port}/live"
+        self.cluster, self.url = cluster, f"http://127.0.0.1:{cluster.http_port}{PATH}"
         first = made.published_release(folder / "first", score=SCORE)
         second = made.published_release(folder / "second", store=first.store.url, seed=1, score=SCORE)
         self.store, self.releases = first.store, (first.release, second.release)
-        self.expected = {
-            one.id: {place: expected(one, asked) for place, asked in enumerate(ASKED)}
-            for one in self.releases
-        }
+        self.expected = {one.id: self.in_process(one.id) for one in self.releases}
+
+    def in_process(self, release_id: str) -> list[Answer]:
+        holder = ReleaseHolder(self.store)
+        holder.pin = release_id
+        holder.refresh()
+        client = Client(build_api(holder))
+        return [client.request("POST", PATH, json=asked).json() for asked in ASKED]
 
     def wait(self) -> None:
         deadline = time.monotonic() + 90
-        while (self.ask(0)[0]) != 200:
-            assert time.monotonic() < deadline, "the gateway does not answer"
+        while self.ask(0)[0] != 200:
+            assert time.monotonic() < deadline, "the service does not answer"
             time.sleep(0.2)
 
     def ask(self, place: int) -> tuple[int, Answer]:
@@ -100,7 +89,7 @@ class Gateway:
                 done.set()
             return [one for each in running for one in each.result()]
 
-    def switch(self, times: int, *, pause_s: float = 0.3) -> None:
+    def switch(self, times: int, *, pause_s: float = 1.2) -> None:
         """Move CURRENT to and fro."""
         for turn in range(times):
             activate(self.store, self.releases[turn % 2].id)
@@ -108,75 +97,77 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def gateway(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The application of live_gateway.py on the session's cluster, taken down again."""
-    made_gateway = Gateway(cluster, tmp_path_factory.mktemp("live"))
+def live(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The shipped serve_config.yaml with two partitions, on the session's cluster; taken down again."""
+    folder = tmp_path_factory.mktemp("live")
+    service = Live(cluster, folder)
+    raw = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    application = raw["applications"][0]
+    application["args"]["live"] = {"partitions": PARTITIONS, "placement": "actors"}
+    # A replica that nobody asks any more need not wait 30 s before it ends.
+    application["runtime_env"] = {"env_vars": {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}}
+    path = folder / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     with applied_env(cluster):
-        from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+        from nightrank.service.deploy import deploy, withdraw
+        from nightrank.service.serve_config import load_serve_config
 
-        client = ServeSubmissionClient(cluster.dashboard_url)
-        application = {
-            "name": "live",
-            "route_prefix": "/live",
-            "import_path": "live_gateway:build",
-            "args": {
-                "store": made_gateway.store.url,
-                "live": {"partitions": PARTITIONS, "placement": "actors"},
-            },
-            "runtime_env": {"env_vars": ENV},
-        }
-        http = {"host": "127.0.0.1", "port": cluster.http_port}
-        client.deploy_applications(
-            {"proxy_location": "HeadOnly", "http_options": http, "applications": [application]}
-        )
+        config = load_serve_config(path)
         try:
-            made_gateway.wait()
-            yield made_gateway
+            deploy(
+                config, dashboard_url=cluster.dashboard_url, port=cluster.http_port, store=service.store.url
+            )
+            service.wait()
+            yield service
         finally:
-            client.delete_applications()
+            withdraw(config, dashboard_url=cluster.dashboard_url)
 
 
-def test_answers_have_the_bits_of_one_process(gateway: Gateway) -> None:
-    """Protects exactness across processes: filters cut to shares, ties, k beyond the catalogue, several users."""
-    held = gateway.ask(0)[1]["release"]
+def test_answers_have_the_bits_of_one_process(live: Live) -> None:
+    """Protects exactness across processes, through the real service: filters cut to shares, k beyond the catalogue."""
+    held = live.ask(0)[1]["release"]
+    sources = set()
     for place in range(len(ASKED)):
-        assert gateway.ask(place) == (200, gateway.expected[held][place])
+        status, answer = live.ask(place)
+        assert (status, answer) == (200, live.expected[held][place])
+        sources.add(answer["source"])
+    assert sources == {"live", "fold_in"}
 
 
-def test_every_answer_is_of_one_release_while_they_change(gateway: Gateway) -> None:
+def test_every_answer_is_of_one_release_while_they_change(live: Live) -> None:
     """Protects swaps: whichever release an answer names, it is that one's to the bit, and no query fails."""
-    found = gateway.ask_while(lambda: gateway.switch(14))
+    found = live.ask_while(lambda: live.switch(5))
     assert {status for _, status, _ in found} == {200}
-    assert {answer["release"] for _, _, answer in found} == set(gateway.expected)
+    assert {answer["release"] for _, _, answer in found} == set(live.expected)
     for place, _, answer in found:
-        assert answer == gateway.expected[answer["release"]][place]
+        assert answer == live.expected[answer["release"]][place]
 
 
-def lose_a_partition(gateway: Gateway) -> None:
+def lose_a_partition(live: Live) -> None:
     """kill -9 of one replica, and time for another to take its place."""
-    _, victim = next(workers(gateway.cluster, "Partition0"))
+    _, victim = next(workers(live.cluster, "Partition0"))
     victim.kill()
     victim.wait(10)
     time.sleep(1)
-    gateway.wait()
+    live.wait()
 
 
 @pytest.mark.soak
-def test_partitions_killed_under_queries_and_swaps(gateway: Gateway) -> None:
+def test_partitions_killed_under_queries_and_swaps(live: Live) -> None:
     """Protects against half an answer: while a partition is gone, 503 by name; never a part, never a mixture."""
 
     def harm() -> None:
         for _ in range(5):
-            gateway.switch(6)
-            lose_a_partition(gateway)
+            live.switch(3)
+            lose_a_partition(live)
 
-    found = gateway.ask_while(harm)
+    found = live.ask_while(harm)
     for place, status, answer in found:
         if status == 200:
-            assert answer == gateway.expected[answer["release"]][place]
+            assert answer == live.expected[answer["release"]][place]
         else:
             assert (status, answer["error"]["code"]) == (503, "partition_unavailable")
     lost = sum(status != 200 for _, status, _ in found)
     assert 0 < lost < len(found) / 2
-    gateway.switch(2)
-    assert gateway.ask(0)[0] == 200
+    live.switch(2)
+    assert live.ask(0)[0] == 200

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from nightrank.config.service import ServiceArgs, service_args, service_user_config
 from nightrank.release.store import open_store
+from nightrank.service.api import Api
+from nightrank.service.exposure import check_address
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.jobs import Jobs
+from nightrank.service.keys import Keys
 from nightrank.service.live_index import index_opener
+from nightrank.service.meters import Meters
 from nightrank.service.partition import partition_deployments
+from nightrank.service.prometheus import export
 from nightrank.service.routes import build_api
 
 
@@ -25,11 +31,20 @@ class Service:
     """A replica: holds a release by memory map and answers from it."""
 
     def __init__(self, args: ServiceArgs, partitions: Sequence[DeploymentHandle] = ()) -> None:
-        self.open_index = index_opener(args.live, partitions, threads=own_threads())
-        self.holder = ReleaseHolder(open_store(args.store))
+        check_address(has_keys=args.keys is not None)
+        keys = None if args.keys is None else Keys(Path(args.keys))
+        meters = Meters(replica=serve.get_replica_context().replica_tag)
+        export(meters)
+        refreshed = [] if keys is None else [keys.refresh]
+        opener = index_opener(args.live, partitions, threads=own_threads())
+        self.holder = ReleaseHolder(
+            open_store(args.store), open_index=opener, meters=meters, every_second=refreshed
+        )
+        jobs = None if args.jobs is None else Jobs(args.jobs, told=self.holder.told)
+        self.api = build_api(self.holder, limits=args.limits, keys=keys, meters=meters, jobs=jobs)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self.holder)
+    def __serve_build_asgi_app__(self) -> Api:
+        return self.api
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """{release: null} follows CURRENT, an id pins. The first call opens it."""
@@ -37,7 +52,7 @@ class Service:
 
 
 def own_threads() -> int:
-    """With how many threads this replica may rank: its whole CPUs, at least one."""
+    """With how many threads this replica may rank one query: its whole CPUs, at least one."""
     return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)))
 
 

@@ -7,6 +7,7 @@ import copy
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
@@ -42,7 +43,8 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
     prefix = (ours.get("route_prefix") or "/").rstrip("/")
-    url = f"http://{raw['http_options']['host']}:{port}{prefix}"
+    host = raw["http_options"]["host"]
+    url = f"http://[{host}]:{port}{prefix}" if ":" in host else f"http://{host}:{port}{prefix}"
     _wait(client, url)
     return url
 
@@ -78,11 +80,19 @@ def _wait(client: ServeSubmissionClient, url: str) -> None:
 
 
 def _states(client: ServeSubmissionClient) -> list[tuple[str, str]]:
+    """(status, what Serve says) of every application; of what failed, the last line of each deployment's error."""
     details: dict[str, Any] = client.get_serve_details()
     return [
-        (application["status"], f"{name}: {application.get('message') or application['status']}")
+        (application["status"], f"{name}: {' '.join(_told(application)) or application['status']}")
         for name, application in details.get("applications", {}).items()
     ]
+
+
+def _told(application: dict[str, Any]) -> Iterator[str]:
+    """The application's message is "Failed to update"; the cause is the end of a deployment's stack trace."""
+    for one in (application, *application.get("deployments", {}).values()):
+        lines = (one.get("message") or "").strip().splitlines()
+        yield from lines[-1:]
 
 
 def _answers(url: str) -> bool:

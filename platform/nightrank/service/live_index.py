@@ -26,7 +26,7 @@ from nightrank.ranking.filters import check_query, filters_of
 from nightrank.ranking.packing import readonly
 from nightrank.ranking.partitions import Parts, share_bounds
 from nightrank.release.reader import Release
-from nightrank.service.prepared import Index
+from nightrank.service.prepared import OpenIndex, in_process
 from nightrank.service.refusal import RequestError
 from nightrank.service.shares import Ranked
 
@@ -157,14 +157,14 @@ async def _twice(ask: Callable[[], Awaitable[Result]]) -> Result:
 
 def index_opener(
     live: LiveSettings, partitions: Sequence[DeploymentHandle] = (), *, threads: int = 1
-) -> Callable[[Release], Index]:
+) -> OpenIndex:
     """How a replica makes a release's catalogue ready, in a thread. Call it on the replica's event loop.
 
     threads: that rank one query where the catalogue is in shares in this process; a whole one is ranked by the thread
     that asks, and queries run side by side.
     """
     if live.placement == "process" and live.partitions == 1:
-        return lambda release: release.model.item_index(threads=1)
+        return in_process
     if live.placement == "process":
         return lambda release: PartitionedIndex(
             release.model.item_vectors,
