@@ -35,7 +35,9 @@ ASKED: list[dict[str, Any]] = [
     {"user_id": USERS[7], "k": 7, "candidates": [ITEMS[place] for place in (39, 0, 19, 20, 21)]},
     {"user_id": USERS[59], "k": 5, "exclude": ITEMS[::3], "categories": ["Drama"]},
     {"events": [{"item_id": ITEMS[2]}, {"item_id": ITEMS[30]}], "k": 12},
+    {"user_id": USERS[3], "k": 3},
 ]
+STORED = len(ASKED) - 1
 PATH = "/v1/recommendations"
 Answer = dict[str, Any]
 
@@ -124,14 +126,14 @@ def live(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_answers_have_the_bits_of_one_process(live: Live) -> None:
-    """Protects exactness across processes, through the real service: filters cut to shares, k beyond the catalogue."""
+    """Protects exactness across processes, through the real service: filters cut to shares, k beyond the items."""
     held = live.ask(0)[1]["release"]
     sources = set()
     for place in range(len(ASKED)):
         status, answer = live.ask(place)
         assert (status, answer) == (200, live.expected[held][place])
         sources.add(answer["source"])
-    assert sources == {"live", "fold_in"}
+    assert sources == {"live", "fold_in", "precomputed"}
 
 
 def test_every_answer_is_of_one_release_while_they_change(live: Live) -> None:
@@ -154,7 +156,7 @@ def lose_a_partition(live: Live) -> None:
 
 @pytest.mark.soak
 def test_partitions_killed_under_queries_and_swaps(live: Live) -> None:
-    """Protects against half an answer: while a partition is gone, 503 by name; never a part, never a mixture."""
+    """Protects against half an answer: while a partition is gone, live ones are 503 by name, stored ones go on."""
 
     def harm() -> None:
         for _ in range(5):
@@ -166,6 +168,7 @@ def test_partitions_killed_under_queries_and_swaps(live: Live) -> None:
         if status == 200:
             assert answer == live.expected[answer["release"]][place]
         else:
+            assert place != STORED
             assert (status, answer["error"]["code"]) == (503, "partition_unavailable")
     lost = sum(status != 200 for _, status, _ in found)
     assert 0 < lost < len(found) / 2
