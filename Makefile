@@ -58,6 +58,7 @@ bench: setup .venv/spark
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/batch_peers.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/meters.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start
