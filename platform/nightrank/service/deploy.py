@@ -40,7 +40,8 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
     prefix = (ours.get("route_prefix") or "/").rstrip("/")
-    url = f"http://{raw['http_options']['host']}:{port}{prefix}"
+    host = raw["http_options"]["host"]
+    url = f"http://[{host}]:{port}{prefix}" if ":" in host else f"http://{host}:{port}{prefix}"
     _wait(client, url)
     return url
 
