@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ import httpx
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
-from fastapi import FastAPI
 
 import made
 from made import Published
+from nightrank.service.api import Api
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.routes import build_api
 
@@ -28,7 +28,7 @@ SCORE = {"k": K, "buckets": 4, "similar_items_k": SIMILAR_K}
 class Client:
     """Asks an ASGI application in this process, as a server would."""
 
-    def __init__(self, api: FastAPI) -> None:
+    def __init__(self, api: Api) -> None:
         self.transport = httpx.ASGITransport(api, raise_app_exceptions=False)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -48,47 +48,66 @@ class Service:
 
     published: Published
     holder: ReleaseHolder
-    api: FastAPI
+    api: Api
     client: Client
 
     def get(self, path: str, **query: Any) -> httpx.Response:
         """The answer, which must be documented: its status, and every field of its body."""
-        answer = self.client.get(path, **query)
+        return self.ask("GET", path, params=query or None)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        """The same for a JSON body."""
+        return self.ask("POST", path, json=body)
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The same for any call."""
+        answer = self.client.request(method, path, **options)
         check_documented(self.api, answer)
         return answer
 
     def error(self, path: str, **query: Any) -> tuple[int, str, str]:
         """Status, code and message of an answer in the documented error shape."""
-        answer = self.get(path, **query)
-        body = answer.json()
-        assert set(body) == {"error"}
-        assert set(body["error"]) == {"code", "message"}
-        return answer.status_code, body["error"]["code"], body["error"]["message"]
+        return refusal(self.get(path, **query))
 
 
-def served(published: Published) -> Service:
+def refusal(answer: httpx.Response) -> tuple[int, str, str]:
+    """Status, code and message of an answer in the documented error shape."""
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message"}
+    return answer.status_code, body["error"]["code"], body["error"]["message"]
+
+
+def served(published: Published, **options: Any) -> Service:
     holder = ReleaseHolder(published.store)
     holder.refresh()
-    api = build_api(holder)
+    api = build_api(holder, **options)
     return Service(published, holder, api, Client(api))
 
 
-def check_documented(api: FastAPI, answer: httpx.Response) -> None:
+def check_documented(api: Api, answer: httpx.Response) -> None:
     """The answer's status stands in /openapi.json for its route, and its body has the fields there and no more."""
-    openapi = api.openapi()
+    openapi = described(api)
     path = answer.request.url.raw_path.decode().split("?")[0]
     matches = [
-        operations["get"]
+        operations[answer.request.method.lower()]
         for template, operations in openapi["paths"].items()
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
     ]
     documented = matches[0]["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
-    components = json.loads(json.dumps(openapi["components"]))
-    for schema in components["schemas"].values():
+    assert answer.headers["content-type"] == "application/json"
+    components = {"components": openapi["components"]}
+    jsonschema.Draft202012Validator(documented | components).validate(answer.json())
+
+
+@functools.cache
+def described(api: Api) -> dict[str, Any]:
+    """/openapi.json, closed: no field beyond those it names."""
+    openapi: dict[str, Any] = Client(api).get("/openapi.json").json()
+    for schema in openapi["components"]["schemas"].values():
         if "properties" in schema:
             schema["additionalProperties"] = False
-    assert answer.headers["content-type"] == "application/json"
-    jsonschema.Draft202012Validator(documented | {"components": components}).validate(answer.json())
+    return openapi
 
 
 @pytest.fixture(scope="module", params=["int64", "string"])

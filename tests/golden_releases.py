@@ -84,7 +84,7 @@ def answers_of(release: Release) -> dict[str, Any]:
             }
             for row, item in enumerate(items)
         ],
-        "popular": [list(pair) for pair in release.popular],
+        "popular": _popular(items, release),
     }
 
 
@@ -109,3 +109,9 @@ def ranked_now(release: Release) -> list[Any]:
     return [
         (lists.item_rows[row, :count], lists.scores[row, :count]) for row, count in enumerate(lists.counts)
     ]
+
+
+def _popular(items: list[Id], release: Release) -> list[list[Any]]:
+    """As popular.parquet holds them over all."""
+    rows = release.by_popularity[: release.manifest.k].tolist()
+    return [[items[row], float(release.model.popularity[row])] for row in rows]

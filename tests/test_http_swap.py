@@ -97,14 +97,14 @@ def test_a_release_with_a_broken_array_header_is_refused(service: Service, tmp_p
     assert name in ready["problem"]
 
 
-def test_a_popular_table_of_nonsense_is_refused_when_preloading(service: Service, tmp_path: Path) -> None:
-    """The right number of wrong bytes in the fallback table: refused by name, the old release stays."""
+def test_an_item_table_of_nonsense_is_refused_when_preloading(service: Service, tmp_path: Path) -> None:
+    """The right number of wrong bytes in the table of categories: refused by name, the old release stays."""
     broken = another(service, tmp_path)
-    path = broken.folder / "popular.parquet"
+    path = broken.folder / "items.parquet"
     path.write_bytes(bytes(path.stat().st_size))
     service.holder.refresh()
     assert service.holder.release.id == service.published.release.id
-    assert "popular.parquet" in service.get("/readyz").json()["problem"]
+    assert "items.parquet" in service.get("/readyz").json()["problem"]
 
 
 def test_a_failure_that_nobody_foresaw_is_a_problem_too(

@@ -56,7 +56,7 @@ def test_everything_published_can_be_read_back(tmp_path: Path, kind: str) -> Non
         assert np.isfinite(scores).all()
     titles = [opened.title(model.item_ids.find(item)) for item in made.make_ids(made.N_ITEMS, kind=kind)]
     assert titles == [f"Títle {place}" if place != 2 else None for place in range(made.N_ITEMS)]
-    assert len(opened.popular) == 20
+    assert len(opened.by_popularity) == made.N_ITEMS
 
 
 def test_an_id_of_the_other_type_or_unknown_is_not_found(release: Published) -> None:

@@ -14,7 +14,7 @@ import harm
 from harm import flip, outcome, parts, refusal, rewrite, second_run
 from made import Published
 from nightrank.batch.publish import publish
-from nightrank.release.manifest import current
+from nightrank.release.manifest import FORMAT_VERSION, current
 from nightrank.release.publish import activate, verify
 from nightrank.release.reader import open_release
 
@@ -101,7 +101,7 @@ def test_open_refuses_wrong_sizes_and_missing_files(copy: Published) -> None:
     assert open_release(copy.store).id == copy.release.id
 
 
-@pytest.mark.parametrize("version", [0, 3, 99])
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, 99])
 @pytest.mark.parametrize("other_fields", [False, True])
 def test_open_refuses_another_format_version(copy: Published, version: int, other_fields: bool) -> None:
     """An older or newer format is named with what to do, also where its fields are not ours."""
@@ -113,7 +113,7 @@ def test_open_refuses_another_format_version(copy: Published, version: int, othe
 
     rewrite(copy, change)
     message = refusal(lambda: open_release(copy.store))
-    assert f"has format version {version}; this nightrank reads versions 1 to 2" in message
+    assert f"has format version {version}; this nightrank reads versions 1 to {FORMAT_VERSION}" in message
     assert "publish again" in message
 
 
@@ -208,17 +208,17 @@ def test_garbage_bytes_only_ever_raise_release_errors(copy: Published, name: str
     assert sum(message is not None for message in outcomes) > 200
 
 
-def test_damage_to_popular_is_a_release_error(copy: Published) -> None:
+def test_damage_to_the_items_is_a_release_error(copy: Published) -> None:
     """The one table that the service reads as Parquet names itself when it is broken, without a path."""
-    path = copy.folder / "popular.parquet"
+    path = copy.folder / "items.parquet"
     whole, rng, messages = path.read_bytes(), np.random.default_rng(5), []
     for _ in range(300):
         raw = bytearray(whole)
         for place in rng.integers(0, len(raw), 3):
             raw[place] = int(rng.integers(256))
         path.write_bytes(raw)
-        messages.append(outcome(lambda: open_release(copy.store).popular))
+        messages.append(outcome(lambda: open_release(copy.store).categories))
     refused = [message for message in messages if message is not None]
     assert len(refused) > 100
-    assert all("popular.parquet cannot be read" in message for message in refused)
+    assert all("items.parquet cannot be read" in message for message in refused)
     assert not any(str(copy.folder) in message for message in refused)

@@ -84,7 +84,7 @@ def test_answers_from_s3_are_those_of_a_local_store(
             mine, theirs = (ask(one, str(user), k=10) for one in (local, opened))
             assert mine["items"] == theirs["items"]
     assert [opened.title(row) for row in range(9)] == [local.title(row) for row in range(9)]
-    assert opened.popular == local.popular
+    assert opened.by_popularity.tolist() == local.by_popularity.tolist()
 
 
 def test_a_service_brings_everything_before_it_flips(release: Published, bucket: Bucket) -> None:

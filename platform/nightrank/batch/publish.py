@@ -23,7 +23,7 @@ from nightrank.data.ids import STRING, Ids
 from nightrank.errors import GateRefused, ReleaseError
 from nightrank.quality.gates import structure_gate
 from nightrank.release.files import save_array
-from nightrank.release.manifest import FORMAT_VERSION, Manifest, current, release_key
+from nightrank.release.manifest import FORMAT_VERSION, EventRules, Manifest, current, release_key
 from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.popular import popular_batch
 from nightrank.release.publish import before_current, move_current, published, write_release
@@ -115,6 +115,9 @@ def _assemble(run: Run, still: Callable[[], None]) -> Manifest:
         exclude_seen=run.job.score.exclude_seen,
         k=run.job.score.k,
         similar_items_k=run.job.score.similar_items_k,
+        events=EventRules(
+            combine=run.job.combines([model.card.family])[0], type_weights=run.job.events.type_weights
+        ),
         metrics={trained["quality"]["metric"]: trained["quality"]["candidate"]},
         gates={"quality": trained["quality"], "structure": decision},
         counts={

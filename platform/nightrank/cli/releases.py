@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +15,10 @@ from nightrank.release.diff import Difference, Side, diff
 from nightrank.release.manifest import pointer
 from nightrank.release.publish import activate, catalogue, verify
 from nightrank.service import answers
+from nightrank.service.prepared import prepare
+from nightrank.service.recommend import asked_in_url, recommend
 from nightrank.service.refusal import RequestError
+from nightrank.service.schemas import RecommendationsQuery
 
 app = typer.Typer(help="Published releases.", no_args_is_help=True)
 
@@ -109,7 +112,7 @@ def _side_line(side: Side) -> str:
 
 def register(root: typer.Typer) -> None:
     """Add the commands that ask the release in service."""
-    root.command("recommend", help="A user's stored top k, from the release in service.")(_recommend)
+    root.command("recommend", help="A user's top k, from the release in service.")(_recommend)
     root.command("similar", help="The items closest to one, from the release in service.")(_similar)
 
 
@@ -117,22 +120,31 @@ def _recommend(
     user: str, k: Count = 10, config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False
 ) -> None:
     release = open_release(chosen_store(config, store))
-    _print(_asked(answers.recommendations, release, user, k=k), as_json=as_json)
+
+    def answer() -> dict[str, Any]:
+        asked = asked_in_url(release, user, RecommendationsQuery(), k=k)
+        return recommend(prepare(release), asked, most_k=k)
+
+    _print(_asked(answer), as_json=as_json)
 
 
 def _similar(
     item: str, k: Count = 10, config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False
 ) -> None:
     release = open_release(chosen_store(config, store))
-    _print(_asked(answers.similar, release, item, k=k), as_json=as_json)
+
+    def answer() -> dict[str, Any]:
+        item_id = answers.parse_id(item, release.model.item_ids, what="item_id")
+        return answers.similar(release, item_id, k=k)
+
+    _print(_asked(answer), as_json=as_json)
 
 
-def _asked(question: Any, *args: Any, **options: Any) -> dict[str, Any]:
+def _asked(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = question(*args, **options)
+        return question()
     except RequestError as error:
         raise DataError(str(error)) from None
-    return answer
 
 
 def _print(answer: dict[str, Any], *, as_json: bool) -> None:

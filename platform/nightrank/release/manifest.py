@@ -11,11 +11,23 @@ from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord
 from nightrank.release.store import Store, checked_key
 
-FORMAT_VERSION = 2  # 2 added erased_users and replaces; 1 is read as none of either
-READABLE = (1, 2)
+FORMAT_VERSION = 3  # 3 added events, 2 erased_users and replaces; older ones are read as none of these
+READABLE = (1, 2, 3)
 CURRENT = "CURRENT"
 COUNTS = ("users", "items", "pairs", "recommendations", "buckets")
 RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
+
+
+class EventRules(BaseModel):
+    """How the events behind a release became weights, for events that a request brings.
+
+    combine: a user's repeated events on an item. type_weights: by event type, empty where events have no type.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    combine: str = Field(pattern="^(sum|max|last)$")
+    type_weights: dict[str, float]
 
 
 class Manifest(BaseModel):
@@ -41,6 +53,7 @@ class Manifest(BaseModel):
     counts: dict[str, int]
     replaces: str | None = None
     erased_users: int = 0
+    events: EventRules | None = None
     versions: dict[str, str]
     files: dict[str, FileRecord]
 

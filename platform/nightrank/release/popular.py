@@ -19,7 +19,7 @@ def popular_batch(
     popularity: users per item, int64 (n_items,). items: the item table (item, categories), if there is one.
     """
     categories: list[str | None] = []
-    rows: list[NDArray[np.int64]] = []
+    rows: list[NDArray[np.int32]] = []
     for category, members in _groups(item_ids, items):
         order = np.lexsort((members, -popularity[members]))[:k]
         rows.append(members[order])
@@ -37,18 +37,31 @@ def popular_batch(
     )
 
 
-def _groups(item_ids: Ids, items: pa.Table | None) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
-    yield None, np.arange(len(item_ids))
-    if items is None or "categories" not in items.column_names:
-        return
-    rows = item_ids.rows_of(items["item"])
+def _groups(item_ids: Ids, items: pa.Table | None) -> Iterator[tuple[str | None, NDArray[np.int32]]]:
+    yield None, np.arange(len(item_ids), dtype=np.int32)
+    if items is not None:
+        yield from rows_by_category(item_ids, items).items()
+
+
+def rows_by_category(item_ids: Ids, items: pa.Table) -> dict[str, NDArray[np.int32]]:
+    """The item rows of every category that one of them has, ascending, by name.
+
+    items: the table that is published (its first column is the item's id), with a list column `categories` or
+    without. Items that have no row are left out.
+    """
+    if "categories" not in items.column_names:
+        return {}
+    rows = item_ids.rows_of(items.column(0))
     lists = items["categories"].combine_chunks()
     names = lists.flatten()
     owners = rows[lists.value_parent_indices().to_numpy()]
     encoded = names.dictionary_encode()
     codes = encoded.indices.to_numpy()
-    for name, code in sorted((name, code) for code, name in enumerate(encoded.dictionary.to_pylist())):
-        members = np.unique(owners[codes == code])
-        members = members[members >= 0]
-        if len(members):
-            yield name, members
+    known, n = owners >= 0, len(item_ids)
+    cells = np.unique(codes[known].astype(np.int64) * n + owners[known])
+    bounds = np.searchsorted(cells, n * np.arange(len(encoded.dictionary) + 1))
+    members = {
+        name: (cells[bounds[code] : bounds[code + 1]] - n * code).astype(np.int32)
+        for code, name in enumerate(encoded.dictionary.to_pylist())
+    }
+    return {name: members[name] for name in sorted(members) if len(members[name])}

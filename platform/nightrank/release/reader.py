@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nightrank.data.ids import Id, Ids, ids_from_arrays
+from nightrank.data.ids import Ids, ids_from_arrays
 from nightrank.errors import ReleaseError
 from nightrank.release.files import open_array, part_name
 from nightrank.release.manifest import Manifest, current, read_manifest, release_key
 from nightrank.release.model_files import ModelFiles, open_ids, parsed_card
+from nightrank.release.popular import rows_by_category
 from nightrank.release.store import Files, Store
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -33,11 +35,12 @@ class Release:
         """The release id."""
         return self.manifest.release
 
-    def recommendations(self, user_row: int) -> Ranked:
-        """(item rows, scores) of a user's stored list, best first, without padding."""
+    def recommendations(self, user_row: int, k: int | None = None) -> Ranked:
+        """(item rows, scores) of a user's stored list, best first, without padding; of the first k places."""
         offsets = self.model.bucket_offsets
-        bucket = int(np.searchsorted(offsets, user_row, side="right")) - 1
-        ranked = _present(self._lists("recommendations", bucket, offsets), user_row - int(offsets[bucket]))
+        bucket = bisect_right(self._bucket_bounds, user_row) - 1
+        place = user_row - self._bucket_bounds[bucket]
+        ranked = _present(self._lists("recommendations", bucket, offsets), place, k)
         return self._known(ranked, "recommendations")
 
     def bucket_items(self, bucket: int) -> NDArray[np.int32]:
@@ -68,9 +71,9 @@ class Release:
 
     def title(self, item_row: int) -> str | None:
         """The title of an item, None where the release has none."""
-        if self._titles is None:
+        if self.titles is None:
             return None
-        title = self._titles[item_row]
+        title = self.titles[item_row]
         return str(title) if title else None
 
     @cached_property
@@ -79,24 +82,35 @@ class Release:
         return item_parts(self.model.card.n_items)
 
     @cached_property
-    def popular(self) -> list[tuple[Id, float]]:
-        """(item id, users) over all, most popular first."""
+    def by_popularity(self) -> NDArray[np.int32]:
+        """All item rows, most users first, ties by row: popular.parquet in full. O(items) when first asked for."""
+        return np.argsort(-self.model.popularity, kind="stable").astype(np.int32)
+
+    @cached_property
+    def categories(self) -> dict[str, NDArray[np.int32]]:
+        """The item rows of every category, ascending; none where items have no categories. O(items) once."""
+        if "items.parquet" not in self.manifest.files:
+            return {}
         try:
-            table = pq.read_table(self.files.path("popular.parquet"))
-            overall = table.filter(table["category"].is_null())
-            return list(zip(overall["item_id"].to_pylist(), overall["score"].to_pylist(), strict=True))
+            return rows_by_category(self.model.item_ids, pq.read_table(self.files.path("items.parquet")))
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise ReleaseError(
-                f"release {self.id} is damaged: popular.parquet cannot be read ({type(error).__name__}); "
+                f"release {self.id} is damaged: items.parquet cannot be read ({type(error).__name__}); "
                 "`nightrank releases verify` names all that is wrong with it"
             ) from None
 
     @cached_property
-    def _titles(self) -> Ids | None:
+    def titles(self) -> Ids | None:
+        """By item row, empty where an item has none; None where the release has no titles at all."""
         if "arrays/titles.offsets.npy" not in self.manifest.files:
             return None
         texts = open_ids(self.model.path, "titles", "string", n=self.model.card.n_items)
         return ids_from_arrays(texts)
+
+    @cached_property
+    def _bucket_bounds(self) -> list[int]:
+        bounds: list[int] = self.model.bucket_offsets.tolist()
+        return bounds
 
     @cached_property
     def _opened(self) -> dict[tuple[str, int], Ranked]:
@@ -105,7 +119,9 @@ class Release:
     def _known(self, ranked: Ranked, what: str) -> Ranked:
         """The same, once every row in it is an item's; contents are otherwise verified by checksum alone."""
         rows = ranked[0]
-        if rows.size and not 0 <= rows.min() <= rows.max() < self.model.card.n_items:
+        if (
+            rows.size and rows.view(np.uint32).max() >= self.model.card.n_items
+        ):  # a negative one is huge there
             raise ReleaseError(
                 f"release {self.id} is damaged: {what} names item row {rows.max()} of {self.model.card.n_items}; "
                 "`nightrank releases verify` names all that is wrong with it"
@@ -163,7 +179,7 @@ def open_release(store: Store, id: str | None = None) -> Release:
 
 def _asked(name: str) -> bool:
     """The files that answers come from; the others are for warehouses."""
-    return name.startswith("arrays/") or name == "popular.parquet"
+    return name.startswith("arrays/") or name == "items.parquet"
 
 
 ITEMS_PER_PART = 20_000
@@ -181,7 +197,9 @@ def list_array_names(table: str, part: int, n_parts: int) -> tuple[str, str]:
     return f"arrays/{table}/items-{name}.npy", f"arrays/{table}/scores-{name}.npy"
 
 
-def _present(lists: Ranked, row: int) -> Ranked:
-    items, scores = lists[0][row], lists[1][row]
+def _present(lists: Ranked, row: int, k: int | None = None) -> Ranked:
+    items, scores = lists[0][row, :k], lists[1][row, :k]
+    if items.size and items[-1] >= 0:
+        return items, scores
     count = int(np.count_nonzero(items >= 0))  # absent rows are -1 and come last
     return items[:count], scores[:count]

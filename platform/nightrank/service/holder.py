@@ -1,4 +1,4 @@
-"""Which release a replica answers from: it follows CURRENT (or a pin), opens aside, then flips one reference.
+"""Which release a replica answers from: it follows CURRENT (or a pin), prepares aside, then flips one reference.
 
 A release that cannot be opened is refused and the old one stays, visibly. An unreachable store changes
 nothing.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Callable, Sequence
 
 from nightrank.config.locations import nightrank_home
 from nightrank.errors import NightrankError
 from nightrank.release.manifest import current, release_key
 from nightrank.release.reader import Release, open_release
 from nightrank.release.store import Store
+from nightrank.service.meters import Meters
+from nightrank.service.prepared import OpenIndex, Prepared, in_process, prepare
 
 log = logging.getLogger("nightrank.service")
 
@@ -23,16 +26,32 @@ PLACE = re.compile(r"\w+://\S+|(?<![\w.])/[^\s;,:()'\"]+")  # a URL or an absolu
 
 
 class ReleaseHolder:
-    """release: the one in use, None before there is any. problem: why the wanted one is not in use."""
+    """prepared: what answers come from, None before there is any. problem: why the wanted release is not in use.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    open_index: how a release's catalogue is made ready. every_second: called with each look at the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        open_index: OpenIndex = in_process,
+        meters: Meters | None = None,
+        every_second: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self.store, self.open_index, self.every_second = store, open_index, every_second
+        self.meters = Meters() if meters is None else meters
         self.pin: str | None = None
-        self.release: Release | None = None
+        self.prepared: Prepared | None = None
         self.problem: str | None = None
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._refreshing = threading.Lock()
+
+    @property
+    def release(self) -> Release | None:
+        """The release in use."""
+        return None if self.prepared is None else self.prepared.release
 
     def follow(self, pin: str | None = None) -> None:
         """Follow CURRENT, or stay with the release `pin`.
@@ -44,6 +63,10 @@ class ReleaseHolder:
             self.refresh()
             self._thread = threading.Thread(target=self._loop, name="nightrank-release", daemon=True)
             self._thread.start()
+        self.look()
+
+    def look(self) -> None:
+        """Look at CURRENT now, not at the end of this second."""
         self._wake.set()
 
     def refresh(self) -> None:
@@ -60,6 +83,7 @@ class ReleaseHolder:
             if problem is not None and problem != self.problem:
                 held = "none" if self.release is None else self.release.id
                 log.error("not well, still answering from %s: %s", held, found)
+                self.meters.swapped("refused")
             self.problem = problem
 
     def _look(self) -> str | None:
@@ -68,7 +92,8 @@ class ReleaseHolder:
         if wanted is None:
             return None if self.release is None else "the store names no current release any more"
         if self.release is None or self.release.id != wanted:
-            self.release = _warm(open_release(self.store, wanted))
+            self.prepared = prepare(open_release(self.store, wanted), self.open_index)
+            self.meters.swapped("done")
             log.info("answering from release %s", wanted)
         elif self.pin and self.store.sizes(release_key(wanted), ["manifest.json"]) == [None]:
             return (
@@ -94,18 +119,5 @@ class ReleaseHolder:
             self._wake.wait(POLL_S)
             self._wake.clear()
             self.refresh()
-
-
-def _warm(release: Release) -> Release:
-    """Open all that any request would open: headers and small tables, a number of files but no lists.
-
-    From here on it answers for every user, also when its files lose their names. Those of a remote store are brought
-    first, each checked.
-    """
-    release.files.bring()
-    model = release.model
-    _ = (model.user_ids, model.item_ids, model.seen, release.similar_offsets, release.popular)
-    release.open_lists()
-    if model.card.n_items:
-        release.title(0)
-    return release
+            for call in self.every_second:
+                call()

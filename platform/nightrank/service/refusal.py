@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 
 from nightrank.errors import NightrankError
 
@@ -15,3 +16,14 @@ class RequestError(NightrankError):
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.headers = status, code, dict(headers or {})
+
+
+MOST_COMPARED = 1_000  # names: comparing takes a tenth of a second for so many
+
+
+def close_to(name: str, known: Collection[str]) -> str:
+    """The end of a message about a name that nobody knows: what it may have been meant to be."""
+    if not known:
+        return "none is known here"
+    near = difflib.get_close_matches(name[:80], known, n=2) if len(known) <= MOST_COMPARED else []
+    return f"did you mean {' or '.join(near)}?" if near else f"{len(known)} are known, none is close to it"

@@ -1,12 +1,98 @@
-"""The shapes of requests and answers, for OpenAPI and for checking queries."""
+"""The shapes of requests and answers: what is checked on the way in, and what OpenAPI says of both.
+
+Requests are strict: a field nobody knows, a text for a number, or NaN is refused. In a query, where all is text, k is
+digits and a flag `true` or `false`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
-Id = int | str
+Id = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | str
+Source = Literal["precomputed", "live", "fold_in", "features", "popular"]
+Places = Annotated[int, Field(ge=1, description="how many items; by default 10")]
+
+
+class Asked(BaseModel):
+    """Base of what comes in."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Event(Asked):
+    """Something the user just did. type: as in the events of the night; weight: times that of the type."""
+
+    item_id: Id
+    type: str | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Context(Asked):
+    """What to recommend from: a user, events, features, and filters; see docs/http.md."""
+
+    user_id: Id | None = None
+    events: list[Event] = []
+    features: dict[str, bool | int | float | str | list[str] | None] = {}
+    k: Places = 10
+    categories: list[str] = Field(default=[], description="items of any of these alone")
+    exclude: list[Id] = []
+    candidates: list[Id] | None = Field(default=None, description="rank these alone")
+    include_seen: bool | None = Field(
+        default=None, description="rank what the user has seen too; default: as the night did"
+    )
+
+
+class Batch(Asked):
+    """Several requests at once, answered in order, from one release."""
+
+    requests: Annotated[list[Context], Field(max_length=100)]
+
+
+def _which(body: Any) -> str:
+    return "batch" if isinstance(body, Batch) or (isinstance(body, dict) and "requests" in body) else "one"
+
+
+class ContextOrBatch(RootModel[Any]):
+    """One request, or `requests`."""
+
+    root: Annotated[Annotated[Context, Tag("one")] | Annotated[Batch, Tag("batch")], Discriminator(_which)]
+
+
+class Pair(Asked):
+    """A user and an item."""
+
+    user_id: Id
+    item_id: Id
+
+
+class Pairs(Asked):
+    """Whose rating, probability or score is asked for."""
+
+    pairs: list[Pair]
+
+
+class NoQuery(Asked):
+    """Nothing may stand in the query."""
+
+
+class ListQuery(Asked):
+    """How many."""
+
+    k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how many items; by default 10")
+
+
+class RecommendationsQuery(ListQuery):
+    """How many, and filters."""
+
+    category: list[str] = Field(
+        default=[], description="items of this category alone; of any, where repeated"
+    )
+    exclude: list[str] = Field(default=[], description="not this item; may repeat")
+    include_seen: bool | None = Field(
+        default=None, description="rank what the user has seen too; default: as the night did"
+    )
 
 
 class RankedItem(BaseModel):
@@ -14,17 +100,42 @@ class RankedItem(BaseModel):
 
     item_id: Id
     rank: int = Field(ge=1, description="from 1")
-    score: float = Field(description="precomputed: the model's score; similar: cosine; popular: users")
+    score: float = Field(description="the model's score; similar: cosine; source popular: users")
     title: str | None = Field(default=None, description="left out where the item has none")
 
 
 class Recommendations(BaseModel):
-    """A user's list."""
+    """A list. The unknown_ fields are left out where there are none."""
 
-    user_id: Id
+    user_id: Id | None = Field(description="null where the request named none")
     release: str
-    source: Literal["precomputed", "popular"]
+    source: Source
     items: list[RankedItem]
+    unknown_items: list[Id] = Field(default=[], description="candidates and events the release does not know")
+    unknown_features: list[str] = Field(default=[], description="features the model does not know")
+
+
+class ErrorBody(BaseModel):
+    """What went wrong: a code for programs, a message for people."""
+
+    code: str
+    message: str
+
+
+class Error(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: ErrorBody
+
+
+class Responses(BaseModel):
+    """An answer or an error for every request of a batch, in order."""
+
+    responses: list[Recommendations | Error]
+
+
+class OneOrAll(RootModel[Recommendations | Responses]):
+    """The answer to one request, or to a batch."""
 
 
 class SimilarItems(BaseModel):
@@ -49,6 +160,24 @@ class History(BaseModel):
     user_id: Id
     release: str
     items: list[HistoryItem]
+
+
+class Prediction(BaseModel):
+    """value: null where one of the two is unknown; reason says which. label: of a probability, from 0.5 on."""
+
+    user_id: Id
+    item_id: Id
+    value: float | None
+    label: bool | None = None
+    reason: Literal["unknown_user", "unknown_item"] | None = None
+
+
+class Predictions(BaseModel):
+    """In the order of the pairs. kind: what the values are; a `score` only orders."""
+
+    release: str
+    kind: Literal["rating", "probability", "score"]
+    predictions: list[Prediction]
 
 
 class ReleaseInfo(BaseModel):
@@ -79,6 +208,14 @@ class CurrentRelease(BaseModel):
     problem: str | None
 
 
+class Activation(BaseModel):
+    """state: `activated`, CURRENT names it; `verifying`, that goes on and GET /v1/releases/current will tell."""
+
+    release: str
+    state: Literal["activated", "verifying"]
+    before: str | None = Field(description="what CURRENT named before; null while verifying")
+
+
 class Health(BaseModel):
     """The process is up."""
 
@@ -91,26 +228,3 @@ class Ready(BaseModel):
     status: Literal["ready"]
     release: str
     problem: str | None = Field(description="why a newer release is refused, if one is")
-
-
-class ErrorBody(BaseModel):
-    """What went wrong: a code for programs, a message for people."""
-
-    code: str
-    message: str
-
-
-class Error(BaseModel):
-    """Every answer that is not 2xx."""
-
-    error: ErrorBody
-
-
-class ListQuery(BaseModel):
-    """How many items; anything else in the query is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    k: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        default=None, description="default: 10, or as many as the release stores where that is fewer"
-    )

@@ -1,0 +1,114 @@
+"""Handlers of the calls that read from a release: recommendations, history, similar items, predictions.
+
+Each takes what the holder holds when it begins, so an answer comes from one release only. Look-ups are answered at
+once; whatever computes or grows with the request is done in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from nightrank.config.service import LimitsSettings
+from nightrank.service import answers
+from nightrank.service.answers import DEFAULT_K, parse_id
+from nightrank.service.api import Call, told
+from nightrank.service.holder import ReleaseHolder
+from nightrank.service.prepared import Prepared
+from nightrank.service.recommend import asked_in_url, is_plain, recommend, stored
+from nightrank.service.refusal import RequestError
+from nightrank.service.schemas import Batch, Context
+
+ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they wait for others
+Answer = TypeVar("Answer")
+
+
+class Lists:
+    """Over a holder and the limits of one call."""
+
+    def __init__(self, holder: ReleaseHolder, limits: LimitsSettings) -> None:
+        self.holder, self.limits = holder, limits
+        self._threads = ThreadPoolExecutor(ANSWERING, thread_name_prefix="nightrank-answer")
+
+    async def user_recommendations(self, call: Call) -> dict[str, Any]:
+        """GET /v1/users/{user_id}/recommendations."""
+        prepared = held(self.holder)
+        release, query, k = prepared.release, call.query, self._k(call.query.k)
+        if is_plain(release, query, k=k):
+            user_id = parse_id(call.path["user_id"], release.model.user_ids, what="user_id")
+            plain = stored(release, user_id, k=k)
+            if plain is not None:
+                return plain
+        asked = asked_in_url(release, call.path["user_id"], query, k=k)
+        self._check_ids(_ids_in(asked))
+        return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
+
+    async def recommendations(self, call: Call) -> dict[str, Any]:
+        """POST /v1/recommendations: one request, or a batch of them."""
+        prepared, asked = held(self.holder), call.body.root
+        if isinstance(asked, Batch):
+            self._check_ids(sum(_ids_in(one) for one in asked.requests))
+            return {"responses": await self._in_thread(lambda: self._each(prepared, asked))}
+        self._check_ids(_ids_in(asked))
+        return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
+
+    def _each(self, prepared: Prepared, batch: Batch) -> list[dict[str, Any]]:
+        """What one request cannot be answered with is told in its place; the others do not notice."""
+        responses = []
+        for asked in batch.requests:
+            try:
+                responses.append(recommend(prepared, asked, most_k=self.limits.k))
+            except RequestError as error:
+                responses.append(told(error))
+        return responses
+
+    async def history(self, call: Call) -> dict[str, Any]:
+        """GET /v1/users/{user_id}/history."""
+        release, k = held(self.holder).release, self._k(call.query.k)
+        user_id = parse_id(call.path["user_id"], release.model.user_ids, what="user_id")
+        return await self._in_thread(lambda: answers.history(release, user_id, k=k))
+
+    async def similar(self, call: Call) -> dict[str, Any]:
+        """GET /v1/items/{item_id}/similar."""
+        release = held(self.holder).release
+        item_id = parse_id(call.path["item_id"], release.model.item_ids, what="item_id")
+        return answers.similar(release, item_id, k=call.query.k)
+
+    async def predictions(self, call: Call) -> dict[str, Any]:
+        """POST /v1/predictions."""
+        release, asked = held(self.holder).release, call.body
+        self._check_ids(2 * len(asked.pairs))
+        return await self._in_thread(lambda: answers.predictions(release, asked.pairs))
+
+    async def _in_thread(self, answer: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+
+    def _k(self, k: int | None) -> int:
+        if k is None:
+            return min(DEFAULT_K, self.limits.k)
+        if k > self.limits.k:
+            raise RequestError(422, "k_too_large", f"k is {k}; expected at most {self.limits.k}")
+        return k
+
+    def _check_ids(self, found: int) -> None:
+        if found > self.limits.ids:
+            raise RequestError(
+                422,
+                "too_many_ids",
+                f"the request names {found} ids; expected at most {self.limits.ids} in all",
+            )
+
+
+def held(holder: ReleaseHolder) -> Prepared:
+    """What answers come from now. Raises RequestError, 503, where nothing is held yet."""
+    if holder.prepared is None:
+        reason = holder.problem or "nothing is published; run the nightly job"
+        raise RequestError(503, "no_release", f"no release can be served yet: {reason}")
+    return holder.prepared
+
+
+def _ids_in(asked: Context) -> int:
+    named = len(asked.exclude) + len(asked.events) + len(asked.candidates or ())
+    return named + (asked.user_id is not None)

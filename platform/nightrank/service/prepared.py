@@ -1,0 +1,66 @@
+"""All that answers come from, for one release: built aside, once, then shared by every request.
+
+It holds no copy of anything that grows with the users: their vectors, lists and history stay memory maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from nightrank.models.fold_in import FoldIn, fold_in
+from nightrank.ranking.topk import TopK
+from nightrank.release.reader import Release
+
+
+class Index(Protocol):
+    """The catalogue, ready to be ranked; blocks, so it is asked in a thread that may wait."""
+
+    def top_k(
+        self,
+        user_vectors: NDArray[np.float32],
+        k: int,
+        *,
+        exclude: csr_matrix | None = None,
+        allow: NDArray[np.integer] | csr_matrix | None = None,
+    ) -> TopK:
+        """As `nightrank.ranking.ItemIndex.top_k`, to the bit."""
+
+
+OpenIndex = Callable[[Release], Index]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A release, its catalogue ready to be ranked, and its fold-in where the family has one."""
+
+    release: Release
+    index: Index
+    fold: FoldIn | None
+
+
+def in_process(release: Release) -> Index:
+    """The whole catalogue in this process, one thread a call: requests run side by side."""
+    return release.model.item_index(threads=1)
+
+
+def prepare(release: Release, open_index: OpenIndex = in_process) -> Prepared:
+    """Open all that any request would open: O(items), and headers of what grows with users.
+
+    From here on the release answers for everybody, also when its files lose their names. Those of a remote store are
+    brought first, each checked. Raises ReleaseError for what cannot be opened.
+    """
+    release.files.bring()
+    model = release.model
+    _ = (model.user_ids, model.item_ids, model.seen, model.user_vectors, model.user_offset)
+    _ = (release.similar_offsets, release.by_popularity, release.categories)
+    release.open_lists()
+    if model.card.n_items:
+        release.title(0)
+    fold = fold_in(model.card.family, params=model.card.params, item_vectors=model.item_vectors)
+    return Prepared(release, open_index(release), fold)

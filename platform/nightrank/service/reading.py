@@ -1,0 +1,120 @@
+"""Queries and bodies of HTTP calls, checked on the way in; nothing beyond the limits is ever read.
+
+Sent slowly or never ended, a body is given up after `BODY_S`, so that it holds no place in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from nightrank.service.refusal import RequestError
+
+BODY_S = 5.0  # for a whole body; a megabyte in this time is 1.6 Mbit/s
+Scope = Mapping[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+_FLAGS = {"true": True, "false": False}
+_MOST_TOLD = 5  # problems of one body: a long list of wrong ids is told by its first few
+
+
+@lru_cache(maxsize=1024)  # most queries are one of a few, such as k=10
+def query_as(model: type[Model], raw: bytes) -> Model:
+    """A query as `model`, whose fields are numbers, flags, texts or lists of texts. Raises RequestError."""
+    if raw == b"":
+        return model()
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=None)
+    except (UnicodeDecodeError, ValueError):
+        raise RequestError(422, "invalid_request", "the query is not percent-encoded UTF-8") from None
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        field = model.model_fields.get(name)
+        if field is not None and field.annotation == list[str]:
+            values.setdefault(name, []).append(text)
+        elif name in values:
+            raise RequestError(422, "invalid_request", f"query.{name} stands there twice; expected it once")
+        else:
+            values[name] = _plain(text)
+    return _checked(model, values)
+
+
+def _plain(text: str) -> Any:
+    """A number or a flag, where the text is exactly one."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else _FLAGS.get(text, text)
+
+
+def _checked(model: type[Model], values: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RequestError(422, "invalid_request", _told("query", error)) from None
+
+
+def body_as(model: type[Model], body: bytes) -> Model:
+    """A JSON body as `model`. Raises RequestError."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        if error.errors(include_url=False)[0]["type"] == "json_invalid":
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise RequestError(400, "invalid_json", f"the body is no JSON: {reason}") from None
+        raise RequestError(422, "invalid_request", _told("body", error)) from None
+
+
+def _told(what: str, error: ValidationError) -> str:
+    problems: dict[str, str] = {}
+    for one in error.errors(include_url=False):
+        place = ".".join(str(part) for part in (what, *one["loc"]) if part not in ("constrained-int", "str"))
+        problems.setdefault(
+            place, f"{place}: {one['msg']}{_found(one)}"
+        )  # a union says what each branch thinks
+    lines = list(problems.values())
+    more = f"; and {len(lines) - _MOST_TOLD} more" if len(lines) > _MOST_TOLD else ""
+    return "; ".join(lines[:_MOST_TOLD]) + more
+
+
+def _found(one: ErrorDetails) -> str:
+    return "" if one["type"] == "missing" else f", found {str(one['input'])[:80]!r}"
+
+
+async def read_body(scope: Scope, receive: Any, *, most_bytes: int) -> bytes:
+    """The whole body. Raises RequestError: 413 beyond `most_bytes`, 408 where it does not come in time."""
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if length.isdigit() and int(length) > most_bytes:
+        raise _too_large(most_bytes)
+    parts: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(BODY_S):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestError(400, "body_incomplete", "the connection ended before the body did")
+                parts.append(message.get("body", b""))
+                size, more = size + len(parts[-1]), message.get("more_body", False)
+                if size > most_bytes:
+                    raise _too_large(most_bytes)
+    except TimeoutError:
+        raise RequestError(
+            408, "body_too_slow", f"the body did not arrive in {BODY_S:g} s; send it at once", headers=CLOSE
+        ) from None
+    return b"".join(parts)
+
+
+CLOSE = {"connection": "close"}  # what is left of the body would be taken for the next request
+
+
+def _too_large(most_bytes: int) -> RequestError:
+    return RequestError(
+        413,
+        "body_too_large",
+        f"the body is larger than {most_bytes} bytes; send fewer at a time",
+        headers=CLOSE,
+    )
