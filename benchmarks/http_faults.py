@@ -27,7 +27,7 @@ import http_hostile
 import numpy as np
 import psutil
 from http_client import Load, Records, Request
-from http_served import Served, list_requests, made_store, service, told, until, warm
+from http_served import Served, list_requests, live_requests, made_store, service, told, until, warm
 from made_runs import machine
 
 from nightrank.release.publish import activate
@@ -129,28 +129,25 @@ class Faults:
     def overload(self) -> Iterator[Row]:
         """Far more than can be answered, for some seconds, beside a light load that goes on all the time."""
         self.replicas(1)
-        probe = Load(self.served.address, self.requests, connections=4, seconds=self.seconds * 2, rate=40.0)
-        probe.start()
-        time.sleep(self.seconds / 2)
-        flood = Load(
-            self.served.address, self.requests, connections=1024, seconds=self.seconds / 2, seed=1
-        ).run()
-        over = float(flood.ended.max())
-        records = probe.records()
-        before = records.ended < flood.began.min()
-        usual = float(np.quantile(records.seconds[before], 0.99))
-        bad = ~records.answered | (records.seconds > 3 * usual)
-        late = records.ended[bad & (records.ended > over)]
-        recovery = max(0.0, float(late.max() - over)) if len(late) else 0.0
-        found = row("overload, 1,024 connections at once", flood)
-        refused = flood.told.get("503", {})
-        found |= {"refused": flood.counts().get("503", 0), "retry_after": refused.get("retry_after", False)}
-        found["besides"] = (
-            f"{flood.rate():,.0f} answers/s; 503 with Retry-After: {found['retry_after']}; "
-            f"as before {recovery:.1f} s after its end"
-        )
-        yield found
-        yield row("a light load during it (40/s)", records)
+        for word, requests in (("plain", self.requests), ("live", self.live)):
+            probe = Load(
+                self.served.address, self.requests, connections=4, seconds=self.seconds * 1.5, rate=40.0
+            )
+            probe.start()
+            time.sleep(self.seconds / 2)
+            flood = Load(
+                self.served.address, requests, connections=1024, seconds=self.seconds / 2, seed=1
+            ).run()
+            records = probe.records()
+            found = row(f"overload, 1,024 connections at once, {word}", flood)
+            refused = flood.told.get("503", {})
+            found |= {"refused": flood.counts().get("503", 0), "retry_after": refused.get("retry_after")}
+            found["besides"] = (
+                f"{flood.rate():,.0f} answers/s; 503 with Retry-After: {found['retry_after']}; "
+                f"as before {_recovery_s(records, flood):.1f} s after its end"
+            )
+            yield found
+            yield row("a light load beside it, before and after (40/s)", records)
 
     def slow(self) -> Iterator[Row]:
         """Clients that send a byte a second, in the head or in the body."""
@@ -257,6 +254,15 @@ def _strange(records: Records) -> int:
     return sum(paths.count(path) > 2 for path in set(paths))
 
 
+def _recovery_s(light: Records, flood: Records) -> float:
+    """Seconds from the end of the flood until the light load was answered as well as before it."""
+    usual = float(np.quantile(light.seconds[light.ended < flood.began.min()], 0.99))
+    over = float(flood.ended.max())
+    bad = ~light.answered | (light.seconds > 3 * usual)
+    late = light.ended[bad & (light.ended > over)]
+    return float(late.max() - over) if len(late) else 0.0
+
+
 def _p50(records: Records) -> float:
     return float(np.median(records.seconds) * 1e3) if len(records.seconds) else float("nan")
 
@@ -289,7 +295,8 @@ def main() -> None:
         requests = list_requests(options.users)
         with service(folder, folder / "store") as served:
             warm(served, requests)
-            faults = Faults(served, requests, releases=releases, seconds=options.seconds)
+            live = live_requests(options.users, options.items)
+            faults = Faults(served, requests, live=live, releases=releases, seconds=options.seconds)
             print(
                 f"{machine()}, seed 0\n{options.users:,} users x {options.items:,} items, {options.factors} factors, "
                 f"k=10; {RATE:g} requests/s on {CONNECTIONS} connections, windows of {options.seconds:g} s\n\n"

@@ -56,12 +56,12 @@ class Served:
         wanted = self.deployment.get("num_replicas", 1)
         until(lambda: len(self.replicas()) == wanted, "the wanted number of replicas")
 
-    def replicas(self) -> list[int]:
-        """Process ids of the service's replicas that run."""
+    def replicas(self, application: str = "nightrank", deployment: str = "Service") -> list[int]:
+        """Process ids of a deployment's replicas that run."""
         from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
         details = ServeSubmissionClient(self.cluster.dashboard_url).get_serve_details()
-        found = details["applications"]["nightrank"]["deployments"]["Service"]["replicas"]
+        found = details["applications"][application]["deployments"][deployment]["replicas"]
         return sorted(one["pid"] for one in found if one["state"] == "RUNNING")
 
     def ask(self, path: str, *, method: str = "GET", body: str | None = None) -> tuple[int, Any, bytes]:
@@ -121,6 +121,16 @@ def made_store(folder: Path, *, users: int, items: int, factors: int, releases: 
     return made
 
 
+def live_requests(users: int, items: int, *, fold_in: bool = False) -> list[Request]:
+    """As many as the plain ones, ranked when they are asked: one item excluded; or three events and no user."""
+    plain = list_requests(users)
+    drawn = np.random.default_rng(1).integers(1, items + 1, (len(plain), 3)).tolist()
+    if not fold_in:
+        return [Request(f"{one.path}&exclude={item}") for one, (item, _, _) in zip(plain, drawn, strict=True)]
+    contexts = [{"events": [{"item_id": item} for item in one], "k": 10} for one in drawn]
+    return [Request("/v1/recommendations", method="POST", body=json.dumps(one)) for one in contexts]
+
+
 def list_requests(users: int, *, k: int = 10, n: int = N_PATHS, seed: int = 0) -> list[Request]:
     """Plain requests for the lists of some of the users 1 to `users`."""
     chosen = np.random.default_rng(seed).choice(users, min(n, users), replace=False) + 1
@@ -145,8 +155,8 @@ def plain_api(store: str) -> Any:
 
 
 @contextlib.contextmanager
-def plain_uvicorn(*arguments: str) -> Iterator[tuple[str, int]]:
-    """`raw_asgi.py` in a process of its own; its address."""
+def plain_uvicorn(*arguments: str) -> Iterator[tuple[tuple[str, int], int]]:
+    """`raw_asgi.py` in a process of its own; its address and its id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = ("127.0.0.1", int(probe.getsockname()[1]))
@@ -154,7 +164,7 @@ def plain_uvicorn(*arguments: str) -> Iterator[tuple[str, int]]:
     with subprocess.Popen(command) as process:
         try:
             until(lambda: _listens(address), "plain uvicorn to listen")
-            yield address
+            yield address, process.pid
         finally:
             process.terminate()
 

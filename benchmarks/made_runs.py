@@ -43,7 +43,8 @@ def save_drawn(run: Run, *, users: int, items: int, factors: int, seen: int) -> 
     """The model of `made_run`, saved as the train stage does; the run's seed says what is drawn."""
     seed = run.job.seed
     user_vectors, item_vectors = vectors.drawn("skewed", (users, items), factors, seed=seed)
-    model = factor_model("als", {"factors": factors}, users=user_vectors, items=item_vectors)
+    params = {"factors": factors, "reg": 0.01, "alpha": 1.0, "epochs": 15}
+    model = factor_model("als", params, users=user_vectors, items=item_vectors)
     histories = Interactions(
         user_ids=ids_from_arrays([np.arange(1, users + 1)]),
         item_ids=ids_from_arrays([np.arange(1, items + 1)]),
