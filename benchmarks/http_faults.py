@@ -42,9 +42,16 @@ class Faults:
     """The cases: each method yields rows, a mapping with `case` and what was counted."""
 
     def __init__(
-        self, served: Served, requests: list[Request], *, releases: list[str], seconds: float
+        self,
+        served: Served,
+        requests: list[Request],
+        *,
+        live: list[Request],
+        releases: list[str],
+        seconds: float,
     ) -> None:
-        self.served, self.requests, self.releases, self.seconds = served, requests, releases, seconds
+        self.served, self.requests, self.live = served, requests, live
+        self.releases, self.seconds = releases, seconds
 
     def load(self, *, seconds: float | None = None, retry: bool = False) -> Load:
         """The load that everybody else is."""
