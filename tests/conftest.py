@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 # their asserts explain themselves too
-pytest.register_assert_rewrite("asked", "harm", "made", "pages", "queried", "reference")
+pytest.register_assert_rewrite("asked", "harm", "made", "open_ports", "pages", "queried", "reference")
 
 from nightrank.cluster.local import LocalCluster, local_cluster  # noqa: E402
 from remote import Bucket, s3_server  # noqa: E402

@@ -120,14 +120,22 @@ def make_items(*, n_items: int = N_ITEMS, items: str = "int64") -> pa.Table:
 
 
 def make_job(
-    folder: Path, *, events: pa.Table | None = None, items: pa.Table | None = None, **settings: Any
+    folder: Path,
+    *,
+    events: pa.Table | None = None,
+    items: pa.Table | None = None,
+    weighing: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> JobConfig:
-    """A job over the given tables (default: `make_events`, `make_items`); no item table where `items=[]`."""
+    """A job over the given tables (default: `make_events`, `make_items`); no item table where `items=[]`.
+
+    weighing: settings of the job's `events` besides its path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(make_events() if events is None else events, folder / "events.parquet")
     raw: dict[str, Any] = {
         "store": "store",
-        "events": {"path": "events.parquet", "columns": COLUMNS},
+        "events": {"path": "events.parquet", "columns": COLUMNS} | (weighing or {}),
         "train": {"model": "als", "params": {"factors": 8, "epochs": 3}},
         "score": {"k": 20, "buckets": 4, "similar_items_k": 10},
     }

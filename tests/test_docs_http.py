@@ -15,6 +15,7 @@ import pages
 from made import Published
 from nightrank.service import schemas
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.openapi import document
 from nightrank.service.routes import build_api
 from pages import HTTP, ROOT, blocks, column, rows_of, section
 
@@ -22,27 +23,45 @@ published = pages.published
 
 
 def test_the_routes_are_those_of_openapi(published: Published) -> None:
-    """Every route with its query parameters is in the table, and each has an example."""
-    paths = build_api(ReleaseHolder(published.store)).openapi()["paths"]
+    """Every call with its query parameters is in the table."""
+    paths = document(build_api(ReleaseHolder(published.store)).operations, most_k=1)["paths"]
     real = {
-        path: {one["name"] for one in calls["get"].get("parameters", []) if one["in"] == "query"}
+        f"{method.upper()} {path}": {one["name"] for one in call["parameters"] if one["in"] == "query"}
         for path, calls in paths.items()
+        for method, call in calls.items()
     }
-    assert all(set(calls) == {"get"} for calls in paths.values())
     said = {
-        row["route"]: set(re.findall(r"\w+", row["parameters"]))
-        for row in rows_of(HTTP, "route", "parameters")
+        row["call"].replace("`", ""): set(re.findall(r"\w+", row["query"]))
+        for row in rows_of(HTTP, "call", "query")
     }
     assert said == real
-    assert set(re.findall(r"^### GET (\S+)$", HTTP, re.M)) == set(real)
+
+
+def test_the_keys_of_a_request_are_those_of_the_schema() -> None:
+    """Each key of a body of POST /v1/recommendations with its default."""
+    real = {
+        name: json.dumps(field.get_default(call_default_factory=True))
+        for name, field in schemas.Context.model_fields.items()
+    }
+    table = rows_of(section(HTTP, "POST /v1/recommendations"), "key", "default")
+    assert {row["key"].strip("`"): row["default"] for row in table} == real
+
+
+def test_the_kinds_of_predictions_are_those_of_the_schema() -> None:
+    """rating, probability, score."""
+    real = set(get_args(schemas.Predictions.model_fields["kind"].annotation))
+    assert set(column(HTTP, "kind", "when")) == real
 
 
 SHAPES: Sequence[tuple[str, type[BaseModel]]] = (
     ("GET /v1/users/{user_id}/recommendations", schemas.Recommendations),
+    ("POST /v1/recommendations", schemas.OneOrAll),
     ("GET /v1/users/{user_id}/history", schemas.History),
     ("GET /v1/items/{item_id}/similar", schemas.SimilarItems),
+    ("POST /v1/predictions", schemas.Predictions),
     ("GET /v1/releases", schemas.Releases),
     ("GET /v1/releases/current", schemas.CurrentRelease),
+    ("POST /v1/releases/{release_id}/activate", schemas.Activation),
     ("GET /healthz", schemas.Health),
     ("GET /readyz", schemas.Ready),
     ("Errors", schemas.Error),
@@ -52,8 +71,10 @@ SHAPES: Sequence[tuple[str, type[BaseModel]]] = (
 @pytest.mark.parametrize(("heading", "model"), SHAPES, ids=[heading for heading, _ in SHAPES])
 def test_the_example_answers_have_the_real_shape(heading: str, model: type[BaseModel]) -> None:
     """No field of an example is invented, and none that always comes is missing."""
-    (text,) = blocks(section(HTTP, heading), "json")
-    assert model.model_validate_json(text).model_dump(mode="json", exclude_unset=True) == json.loads(text)
+    texts = blocks(section(HTTP, heading), "json")
+    assert len(texts) == (2 if model is schemas.OneOrAll else 1)
+    for text in texts:
+        assert model.model_validate_json(text).model_dump(mode="json", exclude_unset=True) == json.loads(text)
 
 
 def test_sources_are_those_of_the_schema() -> None:
@@ -69,16 +90,10 @@ def test_the_error_codes_are_those_in_the_code() -> None:
 
 
 def codes_in_the_code() -> Iterator[tuple[str, str]]:
-    """(status, code) of each RequestError and _error; of `_http`, those of its table and its fallback."""
+    """(status, code) of each RequestError."""
     for path in sorted((ROOT / "platform/nightrank/service").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "_http":
-                (table,) = [one for one in ast.walk(node) if isinstance(one, ast.Dict) and one.keys]
-                for key, value in ast.literal_eval(ast.unparse(table)).items():
-                    yield str(key), value
-                (get,) = [one for one in ast.walk(node) if is_call(one, "get")]
-                yield "any", ast.literal_eval(ast.unparse(get.args[1]))
-            if is_call(node, "RequestError", "_error") and isinstance(node.args[0], ast.Constant):
+            if is_call(node, "RequestError") and isinstance(node.args[0], ast.Constant):
                 yield str(node.args[0].value), node.args[1].value
 
 

@@ -28,6 +28,7 @@ LEVELS = [
     {"cluster"},
     {"batch", "service"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 MAY_IMPORT_RAY = {"cluster", "batch", "service", "cli"}

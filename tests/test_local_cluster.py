@@ -19,7 +19,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from nightrank.cluster import node, node_env, ports, supervisor
+from nightrank.cluster import haproxy, node, node_env, ports, supervisor
 from nightrank.cluster.local import LocalCluster, applied_env, local_cluster, run_foreground
 from nightrank.errors import ClusterError
 
@@ -289,25 +289,30 @@ class TestEnvironment:
         env = node_env.client_env(tmp_path, chosen, home=tmp_path, serve={})
         assert env["NO_PROXY"] == "example.com,127.0.0.1,localhost"
 
-    @linux_only
-    def test_haproxy_pages_move_to_loopback(self, tmp_path: Path) -> None:
+    def test_haproxy_pages_move_to_loopback(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """HAProxy's statistics have no password, and Ray binds them on every interface."""
-        chosen = ports.reserve(http_port=unused_port(), dashboard_port=unused_port())
-        chosen.release()
-        env = node_env.loopback_haproxy(tmp_path, chosen, binary="/bin/echo")
-        config = tmp_path / "node" / "haproxy.cfg"
-        config.parent.mkdir()
-        config.write_text(
-            f"    bind :{chosen.haproxy_metrics}\n    bind *:{chosen.http}\n  bind *:{chosen.haproxy_stats}\n"
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "21011")
+        monkeypatch.delenv("RAY_SERVE_HAPROXY_METRICS_PORT", raising=False)
+        config = tmp_path / "haproxy.cfg"
+        config.write_text("    bind :9101\n    bind *:8000\n  bind *:21011\n  bind *:210110\n")
+        for _ in range(2):  # HAProxy starts anew with the same file
+            haproxy.correct(config)
+            assert config.read_text().split("\n")[:4] == [
+                "    bind 127.0.0.1:9101",
+                "    bind *:8000",
+                "  bind 127.0.0.1:21011",
+                "  bind *:210110",
+            ]
+
+    @linux_only
+    def test_our_haproxy_is_haproxy(self) -> None:
+        """Serve starts it by path, with its own path in the environment; it must become the real one."""
+        env = node_env.loopback_haproxy()
+        assert set(env) == {haproxy.BINARY_VARIABLE}
+        told = subprocess.run(
+            [env[haproxy.BINARY_VARIABLE], "-v"], env={**os.environ, **env}, capture_output=True, check=True
         )
-        script = env["RAY_SERVE_HAPROXY_BINARY_PATH"]
-        told = subprocess.run([script, "-db", "-f", str(config), "-sf", "1"], capture_output=True, check=True)
-        assert told.stdout.decode() == f"-db -f {config} -sf 1\n"
-        assert config.read_text().split("\n")[:3] == [
-            f"    bind 127.0.0.1:{chosen.haproxy_metrics}",
-            f"    bind *:{chosen.http}",
-            f"  bind 127.0.0.1:{chosen.haproxy_stats}",
-        ]
+        assert told.stdout.startswith(b"HAProxy version")
 
 
 def ask(url: str) -> bytes:

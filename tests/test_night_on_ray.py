@@ -31,6 +31,7 @@ from nightrank.release.publish import activate, published, verify
 from nightrank.release.store import LocalStore
 from nightrank.service.deploy import deploy, withdraw
 from nightrank.service.serve_config import load_serve_config
+from open_ports import assert_only_documented_ports_are_open
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -225,8 +226,8 @@ def test_workers_run_the_package_that_the_job_brought(night: Night) -> None:
 def test_the_service_answers_from_the_release_in_service(
     night: Night, first: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Over real HTTP the plain answer is the Parquet row, an activated release is taken up, and a job runs
-    beside the service on 2 CPUs."""
+    """Over real HTTP the plain answer is the Parquet row, an activated release is taken up, a job runs beside the
+    service on 2 CPUs, and other machines reach no port but the documented one."""
     served = load_serve_config(REPO / "serve_config.yaml")
     with applied_env(night.cluster):
         url = deploy(
@@ -243,6 +244,7 @@ def test_the_service_answers_from_the_release_in_service(
             activate(open_store(str(night.store)), first["release"])
             assert held(url, first["release"])
             assert_all_is_checked(night)
+            assert_only_documented_ports_are_open(night.cluster)
             assert_others_are_left_alone(night, url)
         finally:
             withdraw(served, dashboard_url=night.cluster.dashboard_url)

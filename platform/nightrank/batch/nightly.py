@@ -90,7 +90,7 @@ def _run(
         else:
             log.info("%s: started (run %s)", stage, run.key)
             work[stage]()
-            log.info("%s: done", stage)
+            log.info("%s: done in %.2f s", stage, run.finished(stage)["seconds"])
 
 
 def is_done(run: Run, stage: str) -> bool:

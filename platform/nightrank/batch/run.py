@@ -111,11 +111,12 @@ class Run:
 
     @contextlib.contextmanager
     def recording(self, stage: str) -> Iterator[dict[str, Any]]:
-        """Collects what a stage leaves behind and its seconds; written when the block ends well."""
+        """Collects what a stage leaves behind, its seconds and when it ended; written when the block ends well."""
         started = time.monotonic()
         outcome: dict[str, Any] = {}
         yield outcome
         outcome["seconds"] = round(time.monotonic() - started, 2)
+        outcome["ended"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.put_json(f"stages/{stage}.json", outcome)
 
 

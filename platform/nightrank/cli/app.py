@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nightrank.cli import care, cluster, data, demo, evaluate, night, releases, service
+from nightrank.cli import care, cluster, data, demo, evaluate, keys, night, releases, service
 from nightrank.errors import NightrankError
 
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(releases.app, name="releases")
+app.add_typer(keys.app, name="keys")
 app.add_typer(cluster.app, name="cluster")
 night.register(app)
 evaluate.register(app)

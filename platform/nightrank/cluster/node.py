@@ -140,7 +140,7 @@ def _launch(
     binary = find_haproxy()
     ingress: Literal["haproxy", "proxy"] = "proxy" if binary is None else "haproxy"
     client = client_env(directory, ports, home=home, serve=serve_env(directory, ports, ingress=ingress))
-    node_only = {} if binary is None else loopback_haproxy(directory, ports, binary=binary)
+    node_only = {} if binary is None else loopback_haproxy()
     env = node_env(
         {**client, **node_only}, ports, cluster_id=directory.name, id_variable=supervisor.ID_VARIABLE
     )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from nightrank.cluster.haproxy import BINARY_VARIABLE
 from nightrank.cluster.ports import LOOPBACK, Ports
 
 # Variables that would make `ray start`, or a client, mean another cluster than this one.
@@ -70,29 +70,14 @@ def serve_env(directory: Path, ports: Ports, *, ingress: Literal["haproxy", "pro
     }
 
 
-def loopback_haproxy(directory: Path, ports: Ports, *, binary: str) -> dict[str, str]:
-    """A start script for HAProxy that moves its statistics and metrics pages to loopback.
+def loopback_haproxy() -> dict[str, str]:
+    """What makes Serve start `nightrank-haproxy`, which binds HAProxy's own pages to loopback; {} without it.
 
-    Ray 2.60 writes `bind *:PORT` and `bind :PORT` for them and has no setting for the host. The script edits
-    the file under the lock that Ray writes it with. Where /tmp is mounted noexec it cannot run: then nothing
-    is set, and both pages stay readable from the network.
+    It is there where nightrank is installed, beside the Python that runs; a bare source tree has none, and both
+    pages stay readable from the network.
     """
-    script = directory / "haproxy" / "haproxy"
-    script.parent.mkdir(mode=0o700)
-    edits = " ".join(
-        f"-e 's/^\\( *bind \\)[*]*:{port}$/\\1{LOOPBACK}:{port}/'"
-        for port in (ports.haproxy_stats, ports.haproxy_metrics)
-    )
-    lines = [
-        "#!/bin/sh",
-        # Serve adds a folder of the node's id to the path it was given.
-        'config=; for word do [ "$last" = -f ] && config=$word; last=$word; done',
-        f'flock "$config.lock" sed -i {edits} "$config"',
-        f'exec {shlex.quote(binary)} "$@"',
-    ]
-    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    script.chmod(0o700)
-    return {"RAY_SERVE_HAPROXY_BINARY_PATH": str(script)} if os.access(script, os.X_OK) else {}
+    program = Path(sys.executable).parent / "nightrank-haproxy"
+    return {BINARY_VARIABLE: str(program)} if os.access(program, os.X_OK) else {}
 
 
 def client_env(directory: Path, ports: Ports, *, home: Path, serve: Mapping[str, str]) -> dict[str, str]:

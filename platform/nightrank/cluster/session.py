@@ -92,8 +92,8 @@ def translated(work: str) -> Iterator[None]:
         cause: BaseException | None = error
         last = cause
         while cause is not None:
-            if isinstance(cause, NightrankError):
-                raise cause from None
+            if isinstance(cause, NightrankError) and not isinstance(cause, RayError):
+                raise cause from None  # Ray's own error of a task is an instance of both; its text is a trace
             last, cause = cause, getattr(cause, "cause", None) or cause.__cause__
         reason = str(last).strip().splitlines()[-1:] or [type(last).__name__]
         raise ClusterError(

@@ -40,11 +40,13 @@ class LiveSettings(StrictModel):
 class JobsSettings(StrictModel):
     """Jobs over HTTP. address: of the cluster's jobs API. config: the job file that they run, on the head node.
 
-    token: a file with the cluster's token; null: as the replica's own environment names it.
+    cluster: the cluster.yaml of their actors; null: the one that comes with the package. token: a file with the
+    cluster's token; null: as the replica's own environment names it.
     """
 
     address: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+/?$")]
     config: LocalFile
+    cluster: LocalFile | None = None
     token: LocalFile | None = None
 
 

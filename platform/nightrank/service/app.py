@@ -11,6 +11,7 @@ from ray.serve import Application
 from nightrank.config.service import ServiceArgs, service_args, service_user_config
 from nightrank.release.store import open_store
 from nightrank.service.api import Api
+from nightrank.service.exposure import check_address
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
@@ -24,6 +25,7 @@ class Service:
     """A replica: holds a release by memory map and answers from it."""
 
     def __init__(self, args: ServiceArgs) -> None:
+        check_address(has_keys=args.keys is not None)
         keys = None if args.keys is None else Keys(Path(args.keys))
         meters = Meters()
         refreshed = [] if keys is None else [keys.refresh]

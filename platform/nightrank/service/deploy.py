@@ -7,6 +7,7 @@ import copy
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
@@ -75,11 +76,19 @@ def _wait(client: ServeSubmissionClient, url: str) -> None:
 
 
 def _states(client: ServeSubmissionClient) -> list[tuple[str, str]]:
+    """(status, what Serve says) of every application; of what failed, the last line of each deployment's error."""
     details: dict[str, Any] = client.get_serve_details()
     return [
-        (application["status"], f"{name}: {application.get('message') or application['status']}")
+        (application["status"], f"{name}: {' '.join(_told(application)) or application['status']}")
         for name, application in details.get("applications", {}).items()
     ]
+
+
+def _told(application: dict[str, Any]) -> Iterator[str]:
+    """The application's message is "Failed to update"; the cause is the end of a deployment's stack trace."""
+    for one in (application, *application.get("deployments", {}).values()):
+        lines = (one.get("message") or "").strip().splitlines()
+        yield from lines[-1:]
 
 
 def _answers(url: str) -> bool:

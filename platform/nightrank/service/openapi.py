@@ -25,8 +25,8 @@ DOCS = b"""<!doctype html>
 """
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The whole document, of the operations that answer in JSON."""
+def document(operations: Sequence[Operation], *, most_k: int) -> dict[str, Any]:
+    """The whole document, of the operations that answer in JSON. most_k: limits.k."""
     described = [one for one in operations if one.answer is not None]
     wanted: list[tuple[type[BaseModel], Modes]] = [(Error, "serialization")]
     for one in described:
@@ -35,7 +35,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     _, definitions = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF)
     paths: dict[str, dict[str, Any]] = {}
     for one in described:
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one)
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, most_k)
+    schemas = definitions["$defs"]
+    schemas["Context"]["properties"]["k"]["maximum"] = most_k
     return {
         "openapi": "3.1.0",
         "info": {
@@ -45,13 +47,13 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": definitions["$defs"],
+            "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _operation(one: Operation) -> dict[str, Any]:
+def _operation(one: Operation, most_k: int) -> dict[str, Any]:
     path = [
         {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for part in one.path.split("/")
@@ -60,7 +62,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     told: dict[str, Any] = {
         "summary": one.summary,
         "operationId": one.handler.__name__,
-        "parameters": path + _query(one.query),
+        "parameters": path + _query(one.query, most_k),
         "responses": _responses(one),
     }
     if one.body is not None:
@@ -70,19 +72,20 @@ def _operation(one: Operation) -> dict[str, Any]:
     return told
 
 
-def _query(model: type[BaseModel]) -> list[dict[str, Any]]:
+def _query(model: type[BaseModel], most_k: int) -> list[dict[str, Any]]:
     """A parameter for each field; one that may be left out is not null in a URL."""
     listed = []
     for name, schema in model.model_json_schema()["properties"].items() if model.model_fields else ():
         kept = {key: value for key, value in schema.items() if key not in ("title", "description", "default")}
         branches = [one for one in kept.get("anyOf", []) if one != {"type": "null"}]
+        plain = branches[0] if branches else kept
         listed.append(
             {
                 "name": name,
                 "in": "query",
                 "required": False,
                 "description": schema.get("description", ""),
-                "schema": branches[0] if branches else kept,
+                "schema": plain | ({"maximum": most_k} if name == "k" else {}),
             }
         )
     return listed

@@ -10,7 +10,8 @@ from nightrank.config.service import LimitsSettings
 from nightrank.service import schemas
 from nightrank.service.api import Api, Call, Operation, Page
 from nightrank.service.holder import ReleaseHolder
-from nightrank.service.jobs import JobRequest, Jobs, JobState, JobSubmitted
+from nightrank.service.job_schemas import JobRequest, JobState, JobSubmitted
+from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
 from nightrank.service.lists import Lists
 from nightrank.service.meters import Meters, Stats
@@ -33,7 +34,7 @@ def build_api(
         *_reading(Lists(holder, limits)),
         *_steering(Steering(holder, meters=meters, jobs=jobs)),
     ]
-    described = orjson.dumps(document(operations))
+    described = orjson.dumps(document(operations, most_k=limits.k))
 
     async def openapi(call: Call) -> Page:
         return Page(b"application/json", described)

@@ -2,8 +2,8 @@
 
 The file is compared with Ray's own schema, key by key, and its values are validated without coercion.
 Refused as well: a file without `http_options.host` (Serve would then listen on all interfaces), `${}`
-outside the application's `args` (nobody expands it there), an application without our deployment. Other
-applications may stand in the file beside it.
+outside the application's `args` (nobody expands it there), an application without our deployment, an address
+beyond loopback without API keys. Other applications may stand in the file beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from nightrank.config.problems import Key, Problem, nearest, settings_error, sho
 from nightrank.config.reading import read_mapping
 from nightrank.config.service import ServeConfig, ServiceResources, service_args, service_user_config
 from nightrank.config.strict import describe, known_keys
+from nightrank.service.exposure import exposed
 
 IMPORT_PATH = "nightrank.service.app:build"
 DEPLOYMENT = "Service"
@@ -36,6 +37,15 @@ def serve_config_file(path: Path | None = None) -> Path:
 
 def load_serve_config(path: Path | None = None) -> ServeConfig:
     """The checked file. Raises SettingsError naming the file and every key that cannot be used."""
+    config = read_serve_config(path)
+    problem = exposed(config.host, has_keys=config.args.keys is not None)
+    if problem is not None:
+        raise settings_error(config.source, [Problem(("http_options", "host"), problem)])
+    return config
+
+
+def read_serve_config(path: Path | None = None) -> ServeConfig:
+    """The same of a file that may still lack its keys: for `nightrank keys`, which makes them."""
     path = serve_config_file(path)
     source = str(path)
     raw = read_mapping(path)

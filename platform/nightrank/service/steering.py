@@ -18,6 +18,7 @@ from nightrank.service.jobs import Jobs
 from nightrank.service.lists import held
 from nightrank.service.meters import Meters
 from nightrank.service.refusal import RequestError
+from nightrank.service.stage_times import StageTimes
 
 log = logging.getLogger("nightrank.service")
 
@@ -31,6 +32,7 @@ class Steering:
 
     def __init__(self, holder: ReleaseHolder, *, meters: Meters, jobs: Jobs | None) -> None:
         self.holder, self.meters, self.jobs = holder, meters, jobs
+        self._stages = StageTimes(holder.store)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="nightrank-steering")
         self._activations: set[asyncio.Future[str | None]] = set()
 
@@ -120,12 +122,8 @@ class Steering:
 
     async def stats(self, call: Call) -> dict[str, Any]:
         """GET /v1/stats."""
-        figures = self.meters.told()
-        jobs = self.jobs
-        if jobs is not None:
-            found = await self._in_thread(jobs.durations)
-            figures["jobs"] = {stage: one.model_dump(mode="json") for stage, one in found.items()}
-        return figures
+        stages = await self._in_thread(self._stages.recent)
+        return self.meters.told() | {"stages": {name: one.model_dump() for name, one in stages.items()}}
 
     async def healthz(self, call: Call) -> dict[str, Any]:
         """GET /healthz."""

