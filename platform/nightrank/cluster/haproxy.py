@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def correct(config: Path) -> None:
-    """Move both pages in HAProxy's file to loopback, guard Serve (ingress.py) and bound requests, under Ray's lock."""
+    """Its pages to loopback, Serve guarded (ingress.py), requests bounded; under the lock that Ray writes it with."""
     ports = "|".join(re.escape(os.environ.get(name, default)) for name, default in _PAGES.items())
     with open(f"{config}.lock", "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
