@@ -29,7 +29,9 @@ from nightrank.release.publish import activate, published, verify
 from nightrank.release.store import open_store
 from nightrank.service import answers
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.recommend import recommend, stored
 from nightrank.service.routes import build_api
+from nightrank.service.schemas import Context
 from remote import Bucket
 
 
@@ -80,9 +82,12 @@ def test_answers_from_s3_are_those_of_a_local_store(
         monkeypatch.setattr(obstore, name, None)
     opened = open_release(open_store(release.store.url))
     for user in opened.model.user_ids.take(range(20)).to_pylist():
-        for ask in (answers.recommendations, answers.history):
-            mine, theirs = (ask(one, str(user), k=10) for one in (local, opened))
+        for ask in (stored, answers.history):
+            mine, theirs = (ask(one, user, k=10) for one in (local, opened))
             assert mine["items"] == theirs["items"]
+    assert {name: rows.tolist() for name, rows in opened.categories.items()} == {
+        name: rows.tolist() for name, rows in local.categories.items()
+    }
     assert [opened.title(row) for row in range(9)] == [local.title(row) for row in range(9)]
     assert opened.by_popularity.tolist() == local.by_popularity.tolist()
 
@@ -91,10 +96,11 @@ def test_a_service_brings_everything_before_it_flips(release: Published, bucket:
     """Once a release is held, answers ask the store for nothing but CURRENT."""
     held = ReleaseHolder(open_store(release.store.url))
     held.refresh()
-    assert held.release is not None
+    assert held.prepared is not None
     bucket.server.requests.clear()
     for user in held.release.model.user_ids.take(range(40)).to_pylist():
-        answers.recommendations(held.release, str(user), k=5)
+        for exclude in ([], [3]):
+            recommend(held.prepared, Context(user_id=user, exclude=exclude), most_k=10)
     assert bucket.server.requests == []
     held.refresh()
     assert [path.rpartition("/")[2] for _, path in bucket.server.requests] == [CURRENT]

@@ -63,4 +63,21 @@ def prepare(release: Release, open_index: OpenIndex = in_process) -> Prepared:
     if model.card.n_items:
         release.title(0)
     fold = fold_in(model.card.family, params=model.card.params, item_vectors=model.item_vectors)
-    return Prepared(release, open_index(release), fold)
+    prepared = Prepared(release, open_index(release), fold)
+    _warm(prepared)
+    return prepared
+
+
+def _warm(prepared: Prepared) -> None:
+    """Rank once as any request may: compiled code is loaded and the items' pages are there before anybody waits."""
+    model = prepared.release.model
+    if model.card.n_users == 0 or model.card.n_items == 0:
+        return
+    first = model.seen[:1]
+    exclude = csr_matrix((first.data, first.indices, first.indptr), shape=first.shape)
+    vectors = [model.user_vectors[:1]]
+    if prepared.fold is not None:
+        vectors.append(prepared.fold(exclude).vectors)
+    for vector in vectors:
+        prepared.index.top_k(vector, 1, exclude=exclude)
+        prepared.index.top_k(vector, 1, allow=np.zeros(1, dtype=np.int32))
