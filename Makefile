@@ -59,6 +59,7 @@ bench: setup .venv/spark
 	$(BIN)/python benchmarks/batch_peers.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/partitions.py
+	$(BIN)/python benchmarks/meters.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

@@ -21,7 +21,7 @@ from nightrank.config.job import JobConfig
 from nightrank.data.ids import ids_from_arrays
 from nightrank.data.interactions import Interactions
 from nightrank.models.factor_model import factor_model
-from nightrank.release.model_files import default_buckets, open_model, save_model
+from nightrank.release.model_files import ModelCard, default_buckets, open_model, save_model
 from nightrank.release.store import open_store
 
 
@@ -34,15 +34,24 @@ def made_run(folder: Path, *, users: int, items: int, factors: int, k: int, seen
     events = folder / "events.parquet"  # names the run; nobody reads what is in it
     pq.write_table(pa.table({"user_id": [seed], "item_id": [users], "weight": [1.0]}), events)
     run = run_in(folder, k=k, seed=seed)
+    save_drawn(run, users=users, items=items, factors=factors, seen=seen)
+    run.put_json("stages/train.json", {"seconds": 0.0})
+    return run
+
+
+def save_drawn(run: Run, *, users: int, items: int, factors: int, seen: int) -> ModelCard:
+    """The model of `made_run`, saved as the train stage does; the run's seed says what is drawn."""
+    seed = run.job.seed
     user_vectors, item_vectors = vectors.drawn("skewed", (users, items), factors, seed=seed)
-    model = factor_model("als", {"factors": factors}, users=user_vectors, items=item_vectors)
+    params = {"factors": factors, "reg": 0.01, "alpha": 1.0, "epochs": 15}
+    model = factor_model("als", params, users=user_vectors, items=item_vectors)
     histories = Interactions(
         user_ids=ids_from_arrays([np.arange(1, users + 1)]),
         item_ids=ids_from_arrays([np.arange(1, items + 1)]),
         user_items=drawn_histories((users, items), seen, seed=seed),
         times=None,
     )
-    save_model(
+    return save_model(
         model,
         histories,
         store=run.store,
@@ -50,8 +59,6 @@ def made_run(folder: Path, *, users: int, items: int, factors: int, k: int, seen
         n_buckets=default_buckets(users),
         seed=seed,
     )
-    run.put_json("stages/train.json", {"seconds": 0.0})
-    return run
 
 
 def run_in(folder: Path, *, k: int, seed: int) -> Run:

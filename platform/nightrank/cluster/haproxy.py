@@ -1,9 +1,9 @@
-"""`nightrank-haproxy`: HAProxy as Ray Serve starts it, with its own pages on loopback and Serve guarded (ingress.py).
+"""`nightrank-haproxy`: HAProxy as Ray Serve starts it: its own pages on loopback, Serve guarded, without patience.
 
-Ray 2.60 writes `bind *:PORT` and `bind :PORT` for the two pages, which have no password, and has no setting for
-the host. So RAY_SERVE_HAPROXY_BINARY_PATH names this program, which corrects the file it is given, then becomes
-HAProxy. It starts with every change of replicas, so it imports nothing that takes time. Refuses nothing: a page that
-it does not find in the file stays where it is.
+Ray 2.60 writes `bind *:PORT` and `bind :PORT` for the statistics and metrics pages, which have no password, and lets
+a client take as long as it likes over a request; it has settings for neither. So RAY_SERVE_HAPROXY_BINARY_PATH names
+this program, which corrects the file it is given, then becomes HAProxy. It starts with every change of replicas, so
+it imports nothing that takes time. Refuses nothing: what it does not find in the file stays as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from nightrank.cluster.ingress import guarded
 BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 # Ray's own names and defaults (ray/serve/_private/constants.py).
 _PAGES = {"RAY_SERVE_HAPROXY_STATS_PORT": "8404", "RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
+# A request has to be there in this time, and is passed on when it is there: its head, and of its body what fits a
+# buffer (16 KiB). Otherwise each client that sends a byte a second holds a place in a replica.
+_IMPATIENT = "    timeout http-request 10s\n    option http-buffer-request\n"
 
 
 def main() -> None:
@@ -33,10 +36,12 @@ def main() -> None:
 
 
 def correct(config: Path) -> None:
-    """Move both pages in HAProxy's file to loopback and guard Serve, under the lock that Ray writes it with."""
+    """Its pages to loopback, Serve guarded (ingress.py), requests bounded; under the lock that Ray writes it with."""
     ports = "|".join(re.escape(os.environ.get(name, default)) for name, default in _PAGES.items())
     with open(f"{config}.lock", "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         text = config.read_text(encoding="utf-8")
         text = re.sub(rf"(?m)^( *bind )\*?:({ports})$", r"\g<1>127.0.0.1:\2", text)
+        if _IMPATIENT not in text:  # the same file is started again when HAProxy has ended
+            text = re.sub(r"(?m)^defaults\n", f"defaults\n{_IMPATIENT}", text)
         config.write_text(guarded(text), encoding="utf-8")

@@ -30,6 +30,12 @@ FOREIGN = (
     "RAY_JOB_ID",
     "RAY_FAKE_CLUSTER",
 )
+# Seconds. Ray's own are an hour for a client that stops reading its answer, and for ever for a replica that stops
+# working on one; both longer than `request_timeout_s` in serve_config.yaml. As in cluster.yaml.
+HAPROXY_TIMEOUTS = {
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "15",
+}
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -68,6 +74,7 @@ def serve_env(directory: Path, ports: Ports, *, ingress: Literal["haproxy", "pro
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
+        **HAPROXY_TIMEOUTS,
     }
 
 

@@ -19,6 +19,7 @@ from nightrank.service.holder import ReleaseHolder
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
 from nightrank.service.live_index import index_opener
+from nightrank.service.logs import join_serves_log
 from nightrank.service.meters import Meters
 from nightrank.service.partition import partition_deployments
 from nightrank.service.prometheus import export
@@ -31,6 +32,7 @@ class Service:
     """A replica: holds a release by memory map and answers from it."""
 
     def __init__(self, args: ServiceArgs, partitions: Sequence[DeploymentHandle] = ()) -> None:
+        join_serves_log()
         check_address(has_keys=args.keys is not None)
         keys = None if args.keys is None else Keys(Path(args.keys))
         meters = Meters(replica=serve.get_replica_context().replica_tag)

@@ -23,6 +23,9 @@ from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import Batch, Context
 
 ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they wait for others
+# Beyond these a caller is told at once to come back, and look-ups, which take no thread, go on as before. A replica
+# ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for a third of a second.
+WAITING = 256
 Answer = TypeVar("Answer")
 
 
@@ -32,6 +35,7 @@ class Lists:
     def __init__(self, holder: ReleaseHolder, *, limits: LimitsSettings, meters: Meters) -> None:
         self.holder, self.limits, self.meters = holder, limits, meters
         self._threads = ThreadPoolExecutor(ANSWERING, thread_name_prefix="nightrank-answer")
+        self._in_threads = 0  # at work or waiting; the event loop alone touches it
 
     async def user_recommendations(self, call: Call) -> dict[str, Any]:
         """GET /v1/users/{user_id}/recommendations."""
@@ -88,7 +92,18 @@ class Lists:
         return await self._in_thread(lambda: answers.predictions(release, asked.pairs))
 
     async def _in_thread(self, answer: Callable[[], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        if self._in_threads >= ANSWERING + WAITING:
+            raise RequestError(
+                503,
+                "overloaded",
+                f"{WAITING} requests wait to be ranked already; try again in a second",
+                headers={"retry-after": "1"},
+            )
+        self._in_threads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        finally:
+            self._in_threads -= 1
 
     def _k(self, k: int | None) -> int:
         if k is None:

@@ -8,6 +8,7 @@ a user.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -137,12 +138,11 @@ def _summed(counted: Iterable[tuple[str, Latencies]]) -> dict[str, int]:
 
 def _latencies(requests: list[tuple[tuple[str, str | None, int], Latencies]]) -> dict[str, Any]:
     """Quantiles of all requests, and of those that gave a list, by its source."""
-    groups: dict[str, list[int]] = {"all": [0] * N_BUCKETS}
+    nothing = [0] * N_BUCKETS
+    groups = {"all": nothing}
     for (_, source, _), series in requests:
         for name in ("all",) if source is None else ("all", source):
-            into = groups.setdefault(name, [0] * N_BUCKETS)
-            for place, count in enumerate(series.buckets):
-                into[place] += count
+            groups[name] = list(map(operator.add, groups.get(name, nothing), series.buckets))
     return {
         name: {
             label: None if (found := quantile_s(buckets, share)) is None else round(found * 1000, 3)

@@ -6,6 +6,7 @@ Sent slowly or never ended, a body is given up after `BODY_S`, so that it holds 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -89,6 +90,7 @@ async def read_body(scope: Scope, receive: Any, *, most_bytes: int) -> bytes:
     """The whole body. Raises RequestError: 413 beyond `most_bytes`, 408 where it does not come in time."""
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if length.isdigit() and int(length) > most_bytes:
+        await _drop(receive)
         raise _too_large(most_bytes)
     parts: list[bytes] = []
     size, more = 0, True
@@ -101,12 +103,25 @@ async def read_body(scope: Scope, receive: Any, *, most_bytes: int) -> bytes:
                 parts.append(message.get("body", b""))
                 size, more = size + len(parts[-1]), message.get("more_body", False)
                 if size > most_bytes:
+                    parts.clear()
+                    if more:
+                        await _drop(receive)
                     raise _too_large(most_bytes)
     except TimeoutError:
         raise RequestError(
             408, "body_too_slow", f"the body did not arrive in {BODY_S:g} s; send it at once", headers=CLOSE
         ) from None
     return b"".join(parts)
+
+
+async def _drop(receive: Any) -> None:
+    """Read what comes and keep nothing, for `BODY_S` at most: who is still sending when a connection is closed loses
+    the answer too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(BODY_S):
+            message = await receive()
+            while message["type"] != "http.disconnect" and message.get("more_body", False):
+                message = await receive()
 
 
 CLOSE = {"connection": "close"}  # what is left of the body would be taken for the next request

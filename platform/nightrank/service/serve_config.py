@@ -146,7 +146,7 @@ def _existing(raw: Any, key: Key) -> Key:
 def _host(raw: dict[str, Any]) -> list[Problem]:
     options = raw.get("http_options")
     if options is None or (isinstance(options, dict) and options.get("host") is None):
-        cure = "write host: 127.0.0.1, or the address that clients are to reach"
+        cure = "write host: 127.0.0.1, or 0.0.0.0 with a key file in args.keys"
         return [Problem(("http_options", "host"), f"missing; Serve would listen on all interfaces; {cure}")]
     return []
 
