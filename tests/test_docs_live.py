@@ -38,8 +38,9 @@ def test_the_table_is_the_benchmarks() -> None:
 
 def test_waits_are_those_of_the_code() -> None:
     """How long a caller, a swap and a start wait for a partition."""
-    assert (live_index.RANK_S, live_index.OPEN_S, live_index.FIRST_S) == (2.0, 60.0, 15.0)
-    for text in ("after two seconds", "within a minute", "15 seconds at most"):
+    waits = (live_index.RANK_S, live_index.FAILING_S, live_index.OPEN_S, live_index.FIRST_S)
+    assert waits == (2.0, 0.25, 60.0, 15.0)
+    for text in ("after two seconds", "a quarter of a second", "within a minute", "15 seconds at most"):
         assert text in " ".join(section(HTTP, "Partitions as deployments").split())
 
 

@@ -185,6 +185,20 @@ def test_a_partition_that_hangs_is_not_waited_for(two, loop, monkeypatch) -> Non
     refused(remote(two[0], handles, loop), two[0])
 
 
+def test_a_partition_that_is_gone_holds_nobody_up(two, loop, monkeypatch) -> None:
+    """Protects what else the gateway's threads do: after one failure they do not wait the whole time."""
+    monkeypatch.setattr(live_index, "RANK_S", 3_600.0)
+    monkeypatch.setattr(live_index, "FAILING_S", 0.05)
+    handles = wires(two[0], 2)
+    index = remote(two[0], handles, loop)
+    handles[0].failures = [ValueError("gone")]
+    refused(index, two[0])
+    handles[0].delay_s = 7_200.0
+    refused(index, two[0])
+    handles[0].delay_s = 0.0
+    index.top_k(two[0].release.model.user_vectors[:1], 3)
+
+
 def test_wrong_queries_are_refused_before_they_are_sent(two, loop) -> None:
     """Protects partitions, which trust what they are sent."""
     handles = wires(two[0], 2)

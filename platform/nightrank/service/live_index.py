@@ -34,6 +34,9 @@ log = logging.getLogger("nightrank.service")
 
 Result = TypeVar("Result")
 RANK_S = 2.0  # a hundred slow scans; a lost replica is back in 5 to 10 s, longer than a caller waits
+FAILING_S = (
+    0.25  # after a query without an answer: a partition that is gone must not hold all threads of a gateway
+)
 OPEN_S = 60.0  # to open a release, which on S3 is brought first
 FIRST_S = 15.0  # the first time: partitions start with the service, in seconds where there is room for them
 AGAIN_S = 0.2
@@ -84,9 +87,11 @@ class RemoteIndex:
         shares = [filters.of_share(first, last) for first, last in pairwise(self._bounds)]
         parts = Parts(len(shares), len(users), k_there)
 
+        patience_s = FAILING_S if self._is_failing else RANK_S
+
         async def ask(place: int) -> Ranked:
             handle = self._partitions[place]
-            async with asyncio.timeout(RANK_S):
+            async with asyncio.timeout(patience_s):
                 return await _twice(
                     lambda: handle.rank.remote(self.release_id, users, k_there, shares[place])
                 )
