@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from nightrank.release import open_release, open_store
 from nightrank.release.publish import activate, published, verify
 from nightrank.release.store import LocalStore
 from nightrank.service.deploy import deploy, withdraw
+from nightrank.service.places import places
 from nightrank.service.serve_config import load_serve_config
 from open_ports import assert_only_documented_ports_are_open
 
@@ -245,9 +247,28 @@ def test_the_service_answers_from_the_release_in_service(
             assert held(url, first["release"])
             assert_all_is_checked(night)
             assert_only_documented_ports_are_open(night.cluster)
+            assert_seen_by_operators(night, url, second["release"])
             assert_others_are_left_alone(night, url)
         finally:
             withdraw(served, dashboard_url=night.cluster.dashboard_url)
+
+
+def assert_seen_by_operators(night: Night, url: str, release: str) -> None:
+    """The replica's log says what it answers from; its counts are on the page that `nightrank serve` prints."""
+    logs = Path(night.cluster.env["RAY_TMPDIR"], "ray/session_latest/logs/serve")
+    (text,) = [one.read_text() for one in logs.glob("replica_nightrank_Service_*.log")]
+    assert f"answering from release {release}" in text
+    assert get(f"{url}/v1/stats")["swaps"] == {"done": 3, "refused": 0}
+    served = load_serve_config(REPO / "serve_config.yaml")
+    where = {"dashboard_url": night.cluster.dashboard_url, "store": str(night.store)}
+    (page,) = re.findall(r"^metrics +(\S+)$", places(served, base=url, ingress="haproxy", **where), re.M)
+    swaps = r'^ray_nightrank_swaps_total\{.*deployment="Service".*outcome="done".*\} 3\.0$'
+    for _ in range(60):  # Ray's processes report every ten seconds
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            if re.search(swaps, answer.read().decode(), re.M):
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"no three swaps on {page}")
 
 
 def assert_all_is_checked(night: Night) -> None:
