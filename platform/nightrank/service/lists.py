@@ -24,7 +24,7 @@ from nightrank.service.schemas import Batch, Context
 ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they wait for others
 # Beyond these a caller is told at once to come back, and look-ups, which take no thread, go on as before. A replica
 # ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for a third of a second.
-WAITING = 256
+WAITING = 64
 Answer = TypeVar("Answer")
 
 
