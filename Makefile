@@ -23,8 +23,9 @@ setup: .venv/ready
 demo: setup
 	@$(BIN)/nightrank demo --home "$(CURDIR)/.nightrank"
 
+# Two processes, of which one runs all that needs a cluster (tests/conftest.py); one that dies fails the run.
 test: setup
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -n 2 --no-loadscope-reorder --max-worker-restart 0 -m "not soak"
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -57,6 +58,8 @@ bench: setup .venv/spark
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/batch_peers.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/partitions.py
+	$(BIN)/python benchmarks/meters.py
 
 cluster: setup
 	@exec $(BIN)/nightrank cluster start

@@ -32,11 +32,11 @@ class Client:
         self.transport = httpx.ASGITransport(api, raise_app_exceptions=False)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            async with httpx.AsyncClient(transport=self.transport, base_url="http://test") as client:
-                return await client.request(method, path, **options)
+        return asyncio.run(self.asked(method, path, **options))
 
-        return asyncio.run(ask())
+    async def asked(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async with httpx.AsyncClient(transport=self.transport, base_url="http://test") as client:
+            return await client.request(method, path, **options)
 
     def get(self, path: str, **query: Any) -> httpx.Response:
         return self.request("GET", path, params=query or None)

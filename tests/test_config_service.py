@@ -12,7 +12,7 @@ import yaml
 from nightrank.config.cluster import load_cluster
 from nightrank.config.service import ServiceArgs, service_args, service_resources_equal, service_user_config
 from nightrank.errors import SettingsError
-from nightrank.service.serve_config import load_serve_config
+from nightrank.service.serve_config import load_serve_config, with_partitions
 
 ROOT = Path(__file__).resolve().parent.parent
 RAW = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
@@ -190,3 +190,67 @@ def test_the_file_is_found_here_then_in_the_package(tmp_path, monkeypatch):
         yaml.safe_dump(edited("http_options.port", 8123)), encoding="utf-8"
     )
     assert load_serve_config().port == 8123
+
+
+# Live partitions
+
+
+def with_actors(partitions: int, *entries: dict[str, Any]) -> dict[str, Any]:
+    """The shipped file with the catalogue in deployments of their own, and these entries for some."""
+    raw = edited("app.args.live", {"partitions": partitions, "placement": "actors"})
+    raw["applications"][0]["deployments"] += entries
+    return raw
+
+
+def test_partitions_may_have_entries_of_their_own(tmp_path):
+    """Replicas and resources of a partition can be set as of any deployment; what is not listed counts one."""
+    options = {"num_cpus": 0.1, "memory": 268435456}
+    entry = {"name": "Partition1", "num_replicas": 2, "ray_actor_options": options}
+    config = loaded(tmp_path, with_actors(3, entry))
+    assert config.partition_replicas() == 4
+    assert config.partitions["Partition1"].resources == {"num_cpus": 0.1, "num_gpus": 0, "memory": 268435456}
+    assert load_serve_config(ROOT / "serve_config.yaml").partition_replicas() == 0
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([{"name": "Partition2"}], 'deployments[1].name: found "Partition2", which is no deployment; did you mean'),
+        ([{"name": "partition0"}], "did you mean Partition0"),
+        ([{"name": "Partition0"}, {"name": "Partition0"}], 'deployments[2].name: found "Partition0" twice'),
+        ([{"name": "Partition0", "user_config": {}}], "deployments[1].user_config: found {}; a partition takes none"),
+    ],
+)  # fmt: skip
+def test_entries_that_fit_no_partition_are_refused(tmp_path, entries, said):
+    """Ray would refuse them on the cluster only, or a replica fail to start."""
+    assert said in refusal(tmp_path, with_actors(2, *entries))
+
+
+def test_an_entry_without_partitions_says_why(tmp_path):
+    """In one process there is none: the message has the setting that would make one."""
+    raw = copy.deepcopy(RAW)
+    raw["applications"][0]["deployments"].append({"name": "Partition0"})
+    assert "live.partitions is 1, live.placement process" in refusal(tmp_path, raw)
+
+
+def test_partitions_beyond_cluster_yaml_are_told(tmp_path):
+    """max_count of `partition` holds for all of them, and an entry's figures are cluster.yaml's."""
+    actors = load_cluster(ROOT / "cluster.yaml")
+    assert service_resources_equal(actors, loaded(tmp_path, with_actors(2))) == []
+    (line,) = service_resources_equal(actors, loaded(tmp_path, with_actors(3)))
+    assert "partition max_count: cluster.yaml says 2" in line
+    assert "starts 3 (live.partitions 3, placement actors)" in line
+    other = {"name": "Partition0", "ray_actor_options": {"num_cpus": 1, "memory": 268435456}}
+    (line,) = service_resources_equal(actors, loaded(tmp_path, with_actors(2, other)))
+    assert line.startswith("Partition0 num_cpus: cluster.yaml says 0.1")
+
+
+def test_a_deployment_from_here_carries_the_figures_of_this_cluster_yaml(tmp_path):
+    """Where the application is built there may be another cluster.yaml; what the file says itself goes before."""
+    spec = load_cluster(ROOT / "cluster.yaml").partition
+    own = {"name": "Partition1", "ray_actor_options": {"num_cpus": 2}}
+    entries = with_partitions(loaded(tmp_path, with_actors(2, own)), spec)
+    assert [entry["name"] for entry in entries] == ["Service", "Partition1", "Partition0"]
+    assert entries[1]["ray_actor_options"] == {"num_cpus": 2}
+    assert entries[2]["ray_actor_options"] == {"num_cpus": 0.1, "num_gpus": 0, "memory": 268435456}
+    assert with_partitions(loaded(tmp_path, RAW), spec) == RAW["applications"][0]["deployments"]

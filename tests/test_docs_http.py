@@ -16,7 +16,9 @@ from made import Published
 from nightrank.service import schemas
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.openapi import document
+from nightrank.service.prometheus import COUNTERS, GAUGES
 from nightrank.service.routes import build_api
+from nightrank.service.stats import Stats
 from pages import HTTP, ROOT, blocks, column, rows_of, section
 
 published = pages.published
@@ -64,6 +66,7 @@ SHAPES: Sequence[tuple[str, type[BaseModel]]] = (
     ("POST /v1/releases/{release_id}/activate", schemas.Activation),
     ("GET /healthz", schemas.Health),
     ("GET /readyz", schemas.Ready),
+    ("GET /v1/stats", Stats),
     ("Errors", schemas.Error),
 )
 
@@ -81,6 +84,22 @@ def test_sources_are_those_of_the_schema() -> None:
     """Every `source` that an answer can have is explained."""
     real = set(get_args(schemas.Recommendations.model_fields["source"].annotation))
     assert set(column(HTTP, "source", "when")) == real
+
+
+def test_the_metrics_are_those_that_are_sent() -> None:
+    """Name, type and labels; and no query asks for a metric or a label that there is not."""
+    page = section(HTTP, "Metrics")
+    real = {f"ray_{name}_total": ("counter", set(labels)) for name, (labels, _) in COUNTERS.items()}
+    real |= {f"ray_{name}": ("gauge", set()) for name in GAUGES}
+    said = {
+        row["metric"]: (row["type"], set(re.findall(r"\w+", row["labels"])))
+        for row in rows_of(page, "metric", "type")
+    }
+    assert said == real
+    for row in rows_of(page, "question", "PromQL"):
+        (name,) = set(re.findall(r"ray_nightrank_\w+", row["PromQL"]))
+        asked = re.findall(r"(\w+)=", row["PromQL"]) + re.findall(r"by \(([\w, ]+)\)", row["PromQL"])
+        assert set(re.findall(r"\w+", " ".join(asked))) <= real[name][1] | {"replica"}
 
 
 def test_the_error_codes_are_those_in_the_code() -> None:

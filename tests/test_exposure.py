@@ -12,7 +12,7 @@ import yaml
 from nightrank.cluster.local import applied_env, local_cluster
 from nightrank.errors import ClusterError, SettingsError
 from nightrank.service.deploy import deploy
-from nightrank.service.exposure import check_address, is_loopback
+from nightrank.service.exposure import check_address, is_loopback, unreachable
 from nightrank.service.key_file import add
 from nightrank.service.serve_config import load_serve_config, read_serve_config
 
@@ -68,6 +68,21 @@ def test_a_host_that_is_not_given_is_all_interfaces() -> None:
     assert not is_loopback(None)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ALL, "::", None])
+def test_haproxy_reaches_these(host: str | None) -> None:
+    """Its replicas listen on 127.0.0.1, among others."""
+    assert unreachable(host, has_certificate=False) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "192.168.1.4", "::1", "recommender.example"])
+def test_what_haproxy_does_not_reach_is_refused(host: str) -> None:
+    """Serve would call the service healthy while every request got a 500; so it is with a certificate."""
+    told = unreachable(host, has_certificate=False)
+    assert told is not None
+    assert told.startswith(f"host: found {host}, where HAProxy does not reach")
+    assert str(unreachable("127.0.0.1", has_certificate=True)).startswith("ssl_keyfile: Serve gives it")
+
+
 def test_without_a_cluster_nothing_is_refused() -> None:
     """The application is made in tests and tools too: no Ray is started to ask, and nothing listens."""
     import ray
@@ -78,7 +93,7 @@ def test_without_a_cluster_nothing_is_refused() -> None:
 
 @pytest.mark.ray
 @pytest.mark.soak
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_serve_deploy_is_refused_with_the_reason(tmp_path: Path) -> None:
     """`serve deploy` does not read the file as we do: the replica itself asks Serve, and fails with the cure.
 
@@ -90,7 +105,8 @@ def test_serve_deploy_is_refused_with_the_reason(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str | None]] = [
         ({"host": ALL}, f"http_options.host: found {ALL} and no key file"),
         ({"host": ALL, "keys": missing}, f"key file {missing}: it cannot be read .* `nightrank keys add` makes it"),
-        ({"host": "127.0.0.1", "ssl_keyfile": "/k", "ssl_certfile": "/c"}, "http_options.ssl_keyfile: Serve gives it"),
+        ({"host": "127.0.0.1", "ssl_keyfile": "/k", "ssl_certfile": "/c"}, "http_options.ssl_keyfile: Serve"),
+        ({"host": "127.0.0.2"}, "http_options.host: found 127.0.0.2, where HAProxy does not reach"),
         ({"host": ALL, "keys": tmp_path / "keys.json"}, None),
     ]  # fmt: skip
     for options, said in cases:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from nightrank.ranking import ItemIndex, packing, selection
 from reference import (
     F32,
-    MAKERS,
     assert_exact,
     assert_same,
+    cases,
     f32,
     gaussian,
     nearly_equal,
@@ -24,30 +24,6 @@ from reference import (
 CASES = settings(
     max_examples=3_000, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.data_too_large]
 )
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> dict[str, Any]:
-    """Shapes, kinds of vectors (of users and items apart), a bias, filters, k and threads."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    n_users, n_items, d = draw(st.integers(0, 12)), draw(st.integers(1, 220)), draw(st.integers(0, 10))
-    of_users, of_items, of_bias = (draw(st.sampled_from(MAKERS)) for _ in range(3))
-    case: dict[str, Any] = {
-        "users": of_users(rng, n_users, d),
-        "items": of_items(rng, n_items, d),
-        "bias": of_bias(rng, n_items, 1)[:, 0] if draw(st.booleans()) else None,
-        "k": draw(st.one_of(st.integers(0, 12), st.integers(0, n_items + 4))),
-        "threads": draw(st.integers(1, 3)),
-    }
-    if draw(st.booleans()):
-        case["exclude"] = random_cells(rng, (n_users, n_items), draw(st.sampled_from([0.02, 0.5, 0.95, 1.0])))
-    kind = draw(st.sampled_from(["none", "shared", "own"]))
-    if kind == "shared":
-        some = rng.integers(0, n_items, draw(st.integers(0, 2 * n_items)))
-        case["allow"] = some.astype(draw(st.sampled_from(["i4", "i8", "u2"])))
-    elif kind == "own":
-        case["allow"] = random_cells(rng, (n_users, n_items), draw(st.sampled_from([0.0, 0.01, 0.3, 1.0])))
-    return case
 
 
 @CASES

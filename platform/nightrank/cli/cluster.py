@@ -32,11 +32,12 @@ def check_command(
     from nightrank.service.serve_config import load_serve_config
 
     actors = load_cluster(cluster)
-    differences = service_resources_equal(actors, load_serve_config(serve_config))
+    served = load_serve_config(serve_config)
+    differences = service_resources_equal(actors, served)
     if differences:
         raise SettingsError("\n".join(differences))
     typer.echo("ok      serve_config.yaml asks for what cluster.yaml declares for the service")
-    for line in check(actors, chosen_store(config, store)):
+    for line in check(actors, chosen_store(config, store), partitions=served.partition_replicas()):
         typer.echo(line)
 
 

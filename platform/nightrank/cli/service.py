@@ -27,6 +27,7 @@ def _serve(
     store: StoreUrl = None,
 ) -> None:
     from nightrank.service.deploy import deploy, withdraw
+    from nightrank.service.places import places
     from nightrank.service.serve_config import load_serve_config
 
     served = load_serve_config()
@@ -35,7 +36,8 @@ def _serve(
     with _dashboard(_kept_port(served.port) if port is None else port) as (dashboard, http_port, ingress):
         try:
             base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
-            typer.echo(f"serving {url} on {base} ({ingress}); {base}/docs describes it; Ctrl-C stops it")
+            typer.echo(places(served, base=base, ingress=ingress, dashboard_url=dashboard, store=url))
+            typer.echo("Ctrl-C stops it")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 threading.Event().wait()

@@ -23,11 +23,11 @@ ANSWERED_S = 60.0
 RESOURCES = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 
-def check(actors: ActorTable, store: Store) -> list[str]:
-    """Lines about the cluster at RAY_ADDRESS; one line where none is named.
+def check(actors: ActorTable, store: Store, *, partitions: int = 0) -> list[str]:
+    """Lines about the cluster at RAY_ADDRESS; one line where none is named. partitions: replicas of live ranking.
 
-    Raises ClusterError with every shortage where the cluster cannot hold service, driver and the widest stage, and
-    every node that does not read what this process writes to the store, or the other way round.
+    Raises ClusterError with every shortage where the cluster cannot hold service, partitions, driver and the widest
+    stage, and every node that does not read what this process writes to the store, or the other way round.
     """
     if not os.environ.get("RAY_ADDRESS"):
         return [
@@ -38,13 +38,17 @@ def check(actors: ActorTable, store: Store) -> list[str]:
         nodes = [node["Resources"] for node in alive.values()]
         ingress = ray.get(ray.remote(_ingress).options(num_cpus=0).remote())
         apart = _apart(store, {name: node["NodeManagerAddress"] for name, node in alive.items()})
-    problems = [*unplaceable(actors, nodes), *shortages(actors, nodes), *apart]
+    problems = [
+        *unplaceable(actors, nodes, partitions=partitions),
+        *shortages(actors, nodes, partitions=partitions),
+        *apart,
+    ]
     if problems:
         raise ClusterError("\n".join(problems))
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in RESOURCES}
     return [
         f"ok      {len(nodes)} node(s) with {_shown('CPU', total['CPU'])}, {_shown('memory', total['memory'])} "
-        "hold the service, the driver and every stage of the night",
+        f"hold the service, {_more(partitions)}the driver and every stage of the night",
         f"ok      every node reads and writes the store {store.url}",
         f"ingress {ingress}",
     ]
@@ -99,10 +103,12 @@ def _answer(url: str, word: str, name: str) -> str | None:
     return None
 
 
-def unplaceable(actors: ActorTable, nodes: Sequence[Mapping[str, float]]) -> list[str]:
+def unplaceable(
+    actors: ActorTable, nodes: Sequence[Mapping[str, float]], *, partitions: int = 0
+) -> list[str]:
     """Kinds of which not even one fits on any node."""
     problems = []
-    for kind, spec in _kinds(actors).items():
+    for kind, spec in _kinds(actors, partitions=partitions).items():
         wanted = {name: float(getattr(spec, field)) for name, field in RESOURCES.items()}
         if not any(all(node.get(name, 0.0) >= value for name, value in wanted.items()) for node in nodes):
             asked = ", ".join(_shown(name, value) for name, value in wanted.items() if value)
@@ -113,25 +119,34 @@ def unplaceable(actors: ActorTable, nodes: Sequence[Mapping[str, float]]) -> lis
     return problems
 
 
-def shortages(actors: ActorTable, nodes: Sequence[Mapping[str, float]]) -> list[str]:
-    """Resources of which service, driver and the widest stage together need more than the cluster has."""
+def shortages(actors: ActorTable, nodes: Sequence[Mapping[str, float]], *, partitions: int = 0) -> list[str]:
+    """Resources of which service, partitions, driver and the widest stage together need more than the cluster has."""
     problems = []
     for name, field in RESOURCES.items():
-        needs = {kind: _need(spec, field) for kind, spec in _kinds(actors).items()}
+        needs = {kind: _need(spec, field) for kind, spec in _kinds(actors, partitions=partitions).items()}
+        if partitions:
+            needs["partition"] = float(getattr(actors.partition, field)) * partitions
         widest = max(STAGE_KINDS, key=lambda kind: needs[kind])
-        needed = needs["service"] + needs["driver"] + needs[widest]
+        always = [kind for kind in needs if kind not in STAGE_KINDS]
+        needed = sum(needs[kind] for kind in (*always, widest))
         found = sum(node.get(name, 0.0) for node in nodes)
         if needed > found:
+            parts = ", ".join(f"{kind} ({_shown(name, needs[kind])})" for kind in always)
             problems.append(
-                f"short   the cluster has {_shown(name, found)}; service ({_shown(name, needs['service'])}), driver "
-                f"({_shown(name, needs['driver'])}) and {widest} ({_shown(name, needs[widest])}) together need "
-                f"{_shown(name, needed)}: lower {field} or max_count of {widest} in cluster.yaml, or add nodes"
+                f"short   the cluster has {_shown(name, found)}; {parts} and {widest} "
+                f"({_shown(name, needs[widest])}) together need {_shown(name, needed)}: lower {field} or "
+                f"max_count of {widest} in cluster.yaml, or add nodes"
             )
     return problems
 
 
-def _kinds(actors: ActorTable) -> dict[str, ActorSpec]:
-    return {kind: getattr(actors, kind) for kind in ("service", "driver", *STAGE_KINDS)}
+def _kinds(actors: ActorTable, *, partitions: int) -> dict[str, ActorSpec]:
+    kinds = ("service", "driver", *(["partition"] if partitions else []), *STAGE_KINDS)
+    return {kind: getattr(actors, kind) for kind in kinds}
+
+
+def _more(partitions: int) -> str:
+    return f"{partitions} partition(s), " if partitions else ""
 
 
 def _need(spec: ActorSpec, field: str) -> float:

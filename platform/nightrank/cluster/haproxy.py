@@ -1,4 +1,4 @@
-"""`nightrank-haproxy`: HAProxy as Ray Serve starts it, with its own pages on loopback and without patience.
+"""`nightrank-haproxy`: HAProxy as Ray Serve starts it: its own pages on loopback, Serve guarded, without patience.
 
 Ray 2.60 writes `bind *:PORT` and `bind :PORT` for the statistics and metrics pages, which have no password, lets a
 client take as long as it likes over a request, and opens as many connections to a replica as there are clients; it has
@@ -15,6 +15,8 @@ import os
 import re
 import sys
 from pathlib import Path
+
+from nightrank.cluster.ingress import guarded
 
 BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 # Ray's own names and defaults (ray/serve/_private/constants.py).
@@ -44,7 +46,7 @@ def main() -> None:
 
 
 def correct(config: Path) -> None:
-    """Move both pages in HAProxy's file to loopback and bound requests, under the lock that Ray writes it with."""
+    """Its pages to loopback, Serve guarded (ingress.py), requests bounded; under the lock that Ray writes it with."""
     ports = "|".join(re.escape(os.environ.get(name, default)) for name, default in _PAGES.items())
     with open(f"{config}.lock", "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -56,4 +58,4 @@ def correct(config: Path) -> None:
                 r"(?m)^( *server \S+ \S+ check(?! backup)\b.*)$", rf"\1 maxconn {_PER_REPLICA}", text
             )
             text = re.sub(r"(?m)^( *)errorfile 503 .*$", rf"\1{_BUSY}", text)
-        config.write_text(text, encoding="utf-8")
+        config.write_text(guarded(text), encoding="utf-8")

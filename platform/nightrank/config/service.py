@@ -89,8 +89,15 @@ class ServiceResources(StrictModel):
     max_count: int
 
 
+class PartitionEntry(StrictModel):
+    """A partition's entry in serve_config.yaml. resources: by name, those that it gives; max_count: of replicas."""
+
+    resources: dict[str, float]
+    max_count: int
+
+
 class ServeConfig(StrictModel):
-    """serve_config.yaml after its checks; `raw` is the file as Ray reads it."""
+    """serve_config.yaml after its checks; `raw` is the file as Ray reads it. partitions: the entries that it has."""
 
     source: str
     host: str
@@ -98,7 +105,15 @@ class ServeConfig(StrictModel):
     args: ServiceArgs
     user_config: UserConfig
     resources: ServiceResources
+    partitions: dict[str, PartitionEntry]
     raw: dict[str, Any]
+
+    def partition_replicas(self) -> int:
+        """How many actors live ranking may start, at most; one for each partition that has no entry."""
+        if self.args.live.placement == "process":
+            return 0
+        listed = sum(entry.max_count for entry in self.partitions.values())
+        return self.args.live.partitions - len(self.partitions) + listed
 
 
 def service_args(
@@ -117,11 +132,30 @@ def service_user_config(
 
 
 def service_resources_equal(actors: ActorTable, config: ServeConfig) -> list[str]:
-    """One sentence per figure of the service in which cluster.yaml and serve_config.yaml differ."""
+    """One sentence per figure of service and partitions in which cluster.yaml and serve_config.yaml differ."""
     declared = actors.service.model_dump()
     asked = config.resources.model_dump()
-    return [
-        f"service {name}: cluster.yaml says {shown(figure)}, {config.source} says {shown(asked[name])}"
+    lines = [
+        _differing(f"service {name}", figure, asked[name], source=config.source)
         for name, figure in declared.items()
         if figure != asked[name]
     ]
+    spec = actors.partition
+    for place, entry in config.partitions.items():
+        lines += [
+            _differing(f"{place} {name}", getattr(spec, name), figure, source=config.source)
+            for name, figure in entry.resources.items()
+            if figure != getattr(spec, name)
+        ]
+    wanted = config.partition_replicas()
+    if wanted > spec.max_count:
+        lines.append(
+            f"partition max_count: cluster.yaml says {spec.max_count}, {config.source} starts {wanted} "
+            f"(live.partitions {config.args.live.partitions}, placement actors); raise "
+            "metadata.actors.partition.max_count, or lower live.partitions"
+        )
+    return lines
+
+
+def _differing(what: str, declared: float, asked: float, *, source: str) -> str:
+    return f"{what}: cluster.yaml says {shown(declared)}, {source} says {shown(asked)}"

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from nightrank.errors import DataError
 from nightrank.ranking import scan
 from nightrank.ranking.arguments import BIASED, FLOAT, PLAIN, SPARE, Answer, Catalogue, Cells, Query
+from nightrank.ranking.filters import Filters, check_finite, check_query, checked_items, filters_of
 from nightrank.ranking.packing import Packed, assemble, pack, readonly
 from nightrank.ranking.product import has_exact_product
 from nightrank.ranking.tile import MAX_INTEGER_COLUMNS, STRIP, WIDE
@@ -34,7 +34,6 @@ FEW = (
 )
 
 _NOTHING = np.zeros(0, dtype=np.int32)
-_NO_CELLS = Cells(readonly(np.zeros(1, dtype=np.int64)), readonly(_NOTHING.copy()))
 
 
 class ItemIndex:
@@ -57,21 +56,13 @@ class ItemIndex:
         threads: int | None = None,
         prepared: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> None:
-        bias = np.zeros(len(item_vectors), dtype=np.float32) if item_bias is None else item_bias
-        _check_form(item_vectors, name="item_vectors", n_dims=2)
-        _check_form(bias, name="item_bias", n_dims=1)
-        if len(bias) != len(item_vectors):
-            raise DataError(
-                f"item_bias has {len(bias)} entries for {len(item_vectors)} items; give one per item"
-            )
-        if threads is not None and threads < 1:
-            raise DataError(f"threads is {threads}; give 1 or more, or None for the CPUs of this process")
+        bias = checked_items(item_vectors, item_bias, threads=threads)
         self.item_vectors, self.item_bias = item_vectors, bias
-        self.threads = _cpus() if threads is None else threads
+        self.threads = own_cpus() if threads is None else threads
         vectors = readonly(np.ascontiguousarray(item_vectors))
         is_integer = vectors.shape[1] <= MAX_INTEGER_COLUMNS and has_exact_product()
         if prepared is not None and is_integer:
-            _check_finite(bias, name="item_bias")
+            check_finite(bias, name="item_bias")
             packed = assemble(prepared, vectors, bias, is_integer=True)
         else:
             packed = pack(vectors, bias, is_integer=is_integer)
@@ -113,14 +104,19 @@ class ItemIndex:
         strips are of 48, so a few more are counted than there are."""
         k = operator.index(k)
         self.check_query(user_vectors, k, exclude=exclude, allow=allow)
-        n_users, n_items = len(user_vectors), len(self.item_vectors)
-        result = TopK.empty(n_users, k)
+        result = TopK.empty(len(user_vectors), k)
+        return result, self.fill(result, user_vectors, filters_of(exclude, allow))
+
+    def fill(self, result: TopK, user_vectors: NDArray[np.float32], filters: Filters) -> int:
+        """`search` into `result`, whose width is k, without any check: for a share of a catalogue, since a query is
+        checked once, as a whole. How many pairs were screened."""
+        (n_users, k), n_items = result.item_rows.shape, len(self.item_vectors)
         if k == 0 or n_items == 0 or n_users == 0:
-            return result, 0
-        query = self._query(user_vectors, min(k, n_items), exclude=exclude, allow=allow)
+            return 0
+        query = self._query(user_vectors, min(k, n_items), filters)
         answer = Answer(*result)
         if self.threads == 1 or n_users <= query.chunk:
-            return result, scan.rank(self._catalogue, query, answer, 0, n_users)
+            return int(scan.rank(self._catalogue, query, answer, 0, n_users))
         n_chunks = -(-n_users // query.chunk)
         size = query.chunk * -(-n_chunks // (PARTS * self.threads))
 
@@ -129,21 +125,13 @@ class ItemIndex:
             return screened
 
         with ThreadPoolExecutor(self.threads) as pool:
-            return result, sum(pool.map(rank, range(0, n_users, size)))
+            return sum(pool.map(rank, range(0, n_users, size)))
 
-    def _query(
-        self,
-        user_vectors: NDArray[np.float32],
-        k: int,
-        *,
-        exclude: csr_matrix | None,
-        allow: NDArray[np.integer] | csr_matrix | None,
-    ) -> Query:
+    def _query(self, user_vectors: NDArray[np.float32], k: int, filters: Filters) -> Query:
         packed, n_items, n_users = self._catalogue, len(self.item_vectors), len(user_vectors)
-        masks, few, own = self._all_lanes, n_items // FEW, isinstance(allow, csr_matrix)
-        shared = _NOTHING
-        if allow is not None and not own:
-            shared = packed.positions[np.asarray(allow, dtype=np.int64)]
+        masks, few, shared = self._all_lanes, n_items // FEW, _NOTHING
+        if filters.shared is not None:
+            shared = packed.positions[filters.shared]
             if len(shared) <= few:
                 shared = np.sort(shared)
             else:
@@ -151,20 +139,19 @@ class ItemIndex:
         row_bytes = 12 * (2 * k + SPARE) + 4 * packed.panels.shape[1]
         most = min(CHUNK_BYTES // row_bytes, MOST_USERS, -(-n_users // self.threads) + WIDE - 1)
         chunk = min(max(WIDE, most // WIDE * WIDE), n_users)
-        excluded, allowed = _cells(exclude), _cells(allow if own else None)
         return Query(
             users=readonly(np.ascontiguousarray(user_vectors)),
             k=k,
             kind=self._kind,
             chunk=chunk,
             masks=masks,
-            excluded=excluded,
-            allowed=allowed,
-            most_excluded=_most(excluded, chunk),
-            most_allowed=_most(allowed, chunk),
-            own_allowed=own,
+            excluded=filters.excluded,
+            allowed=filters.allowed,
+            most_excluded=_most(filters.excluded, chunk),
+            most_allowed=_most(filters.allowed, chunk),
+            own_allowed=filters.own_allowed,
             few=few,
-            shared_few=allow is not None and not own and len(shared) <= few,
+            shared_few=filters.shared is not None and len(shared) <= few,
             few_allowed=shared,
         )
 
@@ -177,25 +164,10 @@ class ItemIndex:
         allow: NDArray[np.integer] | csr_matrix | None,
     ) -> None:
         """Raises DataError for what `top_k` refuses."""
-        _check_form(user_vectors, name="user_vectors", n_dims=2)
-        _check_finite(user_vectors, name="user_vectors")
-        n_items, width = self.item_vectors.shape
-        if user_vectors.shape[1] != width:
-            raise DataError(f"user_vectors have {user_vectors.shape[1]} columns, item_vectors {width}")
-        if k < 0:
-            raise DataError(f"k is {k}; give 0 or more")
-        for name, cells in (("exclude", exclude), ("allow", allow)):
-            if isinstance(cells, csr_matrix):
-                if cells.shape != (len(user_vectors), n_items):
-                    raise DataError(
-                        f"{name} has shape {cells.shape}; expected users x items, {len(user_vectors)} x {n_items}"
-                    )
-                _check_cells(cells, name=name)
-            elif cells is not None:
-                _check_rows(np.asarray(cells), name=name, n_items=n_items)
+        check_query(user_vectors, k, self.item_vectors.shape, exclude=exclude, allow=allow)
 
 
-def _cpus() -> int:
+def own_cpus() -> int:
     """How many CPUs this process may run on; all of them where the system does not say (macOS)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -230,53 +202,7 @@ def _lanes(positions: NDArray[np.int32], n_strips: int) -> NDArray[np.uint64]:
     return np.packbits(lanes, axis=1, bitorder="little").view("<u8")[:, 0].astype(np.uint64)
 
 
-def _cells(cells: csr_matrix | None) -> Cells:
-    if cells is None:
-        return _NO_CELLS
-    return Cells(
-        readonly(cells.indptr.astype(np.int64)), readonly(cells.indices.astype(np.int32, copy=False))
-    )
-
-
 def _most(cells: Cells, chunk: int) -> int:
     """The most items that a chunk of users has on its lists."""
-    if cells is _NO_CELLS:
-        return 0
     ends = np.append(cells.offsets[::chunk], cells.offsets[-1])
     return int(np.diff(ends).max(initial=0))
-
-
-def _check_form(array: NDArray[np.generic], *, name: str, n_dims: int) -> None:
-    if array.dtype != np.float32 or array.ndim != n_dims:
-        raise DataError(
-            f"{name} is {array.dtype} with {array.ndim} dimensions; expected float32 with {n_dims}: "
-            "cast once with numpy.ascontiguousarray(x, dtype=numpy.float32)"
-        )
-
-
-def _check_finite(array: NDArray[np.float32], *, name: str) -> None:
-    if not np.isfinite(array).all():
-        bad = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise DataError(
-            f"{name} holds a value that is not finite, first in row {bad}; refit or drop that row"
-        )
-
-
-def _check_cells(cells: csr_matrix, *, name: str) -> None:
-    """scipy takes offsets and columns as they come; compiled code would follow them anywhere."""
-    offsets, n_items = cells.indptr, cells.shape[1]
-    columns = cells.indices[: max(int(offsets[-1]), 0)]
-    if offsets[0] != 0 or (np.diff(offsets) < 0).any() or len(columns) != offsets[-1]:
-        raise DataError(
-            f"{name} is no whole CSR matrix: its indptr does not ascend from 0 within its indices"
-        )
-    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_items:
-        raise DataError(f"{name} names columns outside 0..{n_items - 1}")
-
-
-def _check_rows(rows: NDArray[np.generic], *, name: str, n_items: int) -> None:
-    if name == "exclude" or (rows.size and rows.dtype.kind not in "iu"):
-        expected = "csr_matrix" if name == "exclude" else "csr_matrix or integer item rows"
-        raise DataError(f"{name} holds {rows.dtype} and is no scipy.sparse.csr_matrix; expected {expected}")
-    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < n_items:
-        raise DataError(f"allow names rows outside 0..{n_items - 1}")

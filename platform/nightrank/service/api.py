@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel
+from starlette.routing import Route
 
 from nightrank.errors import NightrankError
 from nightrank.service.keys import Keys
@@ -78,6 +79,8 @@ class Api:
         for methods in by_path.values():
             if "GET" in methods:
                 methods["HEAD"] = methods["GET"]  # load balancers ask so; servers drop the body
+        # Serve asks these for a request's route, for its log and its metrics; nothing is called through them.
+        self.routes = [Route(path, endpoint=self, methods=list(methods)) for path, methods in by_path.items()]
         self._fixed = {path: methods for path, methods in by_path.items() if "{" not in path}
         self._patterns = [
             (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), methods)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 
 from nightrank.config.service import ServiceArgs, service_args, service_user_config
 from nightrank.release.store import open_store
@@ -15,7 +18,11 @@ from nightrank.service.exposure import check_address
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
+from nightrank.service.live_index import index_opener
+from nightrank.service.logs import join_serves_log
 from nightrank.service.meters import Meters
+from nightrank.service.partition import partition_deployments
+from nightrank.service.prometheus import export
 from nightrank.service.routes import build_api
 
 
@@ -24,12 +31,17 @@ from nightrank.service.routes import build_api
 class Service:
     """A replica: holds a release by memory map and answers from it."""
 
-    def __init__(self, args: ServiceArgs) -> None:
+    def __init__(self, args: ServiceArgs, partitions: Sequence[DeploymentHandle] = ()) -> None:
+        join_serves_log()
         check_address(has_keys=args.keys is not None)
         keys = None if args.keys is None else Keys(Path(args.keys))
-        meters = Meters()
+        meters = Meters(replica=serve.get_replica_context().replica_tag)
+        export(meters)
         refreshed = [] if keys is None else [keys.refresh]
-        self.holder = ReleaseHolder(open_store(args.store), meters=meters, every_second=refreshed)
+        opener = index_opener(args.live, partitions, threads=own_threads())
+        self.holder = ReleaseHolder(
+            open_store(args.store), open_index=opener, meters=meters, every_second=refreshed
+        )
         jobs = None if args.jobs is None else Jobs(args.jobs, told=self.holder.told)
         self.api = build_api(self.holder, limits=args.limits, keys=keys, meters=meters, jobs=jobs)
 
@@ -41,7 +53,16 @@ class Service:
         self.holder.follow(service_user_config(user_config).release)
 
 
+def own_threads() -> int:
+    """With how many threads this replica may rank one query: its whole CPUs, at least one."""
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)))
+
+
 def build(args: dict[str, Any]) -> Application:
-    """The application for Serve, from the `args` of serve_config.yaml; unknown keys are refused by name."""
-    application: Application = Service.bind(service_args(args))  # type: ignore[attr-defined]
+    """The application for Serve, from the `args` of serve_config.yaml; unknown keys are refused by name.
+
+    `live.placement: actors` adds a deployment for each share of the catalogue.
+    """
+    settings = service_args(args)
+    application: Application = Service.bind(settings, partition_deployments(settings))  # type: ignore[attr-defined]
     return application

@@ -12,9 +12,10 @@ from typing import Any
 
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
+from nightrank.config.cluster import load_cluster
 from nightrank.config.service import ServeConfig
 from nightrank.errors import ClusterError
-from nightrank.service.serve_config import IMPORT_PATH
+from nightrank.service.serve_config import IMPORT_PATH, with_partitions
 
 READY_TIMEOUT_S = 90.0
 
@@ -28,6 +29,8 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     raw["http_options"]["port"] = port
     ours = next(one for one in raw["applications"] if one["import_path"] == IMPORT_PATH)
     ours["args"] = {**ours.get("args", {}), "store": store}
+    if config.args.live.placement == "actors":
+        ours["deployments"] = with_partitions(config, load_cluster().partition)
     try:
         client = ServeSubmissionClient(dashboard_url)
         others = _others(client, raw)
@@ -40,7 +43,8 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
     prefix = (ours.get("route_prefix") or "/").rstrip("/")
-    url = f"http://{raw['http_options']['host']}:{port}{prefix}"
+    host = raw["http_options"]["host"]
+    url = f"http://[{host}]:{port}{prefix}" if ":" in host else f"http://{host}:{port}{prefix}"
     _wait(client, url)
     return url
 

@@ -10,6 +10,7 @@ import ipaddress
 import os
 
 import ray
+from ray._common.network_utils import get_localhost_ip  # what HAProxy's manager asks
 from ray.serve.context import _get_global_client  # serve.status(), which is public, has no address
 
 from nightrank.errors import SettingsError
@@ -41,6 +42,25 @@ def exposed(host: str | None, *, has_keys: bool) -> str | None:
     )
 
 
+def unreachable(host: str | None, *, has_certificate: bool) -> str | None:
+    """Why HAProxy would answer every request with 500 while Serve calls the service healthy; None where not.
+
+    Serve 2.60 binds the replicas, too, to `host` and gives them the certificate; HAProxy always asks those of its own
+    node at 127.0.0.1, in the clear.
+    """
+    if has_certificate:
+        return (
+            "ssl_keyfile: Serve gives it to replicas but not to HAProxy, which would answer every request with 500; "
+            "remove it, and put a proxy that speaks TLS in front"
+        )
+    if host is None or host.lower() in {"localhost", "0.0.0.0", "::", get_localhost_ip()}:  # noqa: S104  compared
+        return None
+    return (
+        f"host: found {host}, where HAProxy does not reach the replicas of its own node: it would answer each "
+        "request with 500. Write 127.0.0.1, or 0.0.0.0 and a firewall"
+    )
+
+
 def check_address(*, has_keys: bool) -> None:
     """In a replica: raise SettingsError where Serve answers beyond loopback without keys, or could not answer at all.
 
@@ -53,12 +73,8 @@ def check_address(*, has_keys: bool) -> None:
     options = client.http_config
     problem = exposed(options.host, has_keys=has_keys)
     if problem is not None:
-        raise SettingsError(
-            f"the service is not started. http_options.host: {problem} (Serve keeps the host of its first "
-            "deployment until `serve shutdown`)"
-        )
-    if options.ssl_keyfile is not None and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
-        raise SettingsError(
-            "the service is not started. http_options.ssl_keyfile: Serve gives it to replicas but not to HAProxy, "
-            "which would answer every request with 500; remove it, and put a proxy that speaks TLS in front"
-        )
+        problem = f"host: {problem} (Serve keeps the host of its first deployment until `serve shutdown`)"
+    elif os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        problem = unreachable(options.host, has_certificate=options.ssl_keyfile is not None)
+    if problem is not None:
+        raise SettingsError(f"the service is not started. http_options.{problem}")

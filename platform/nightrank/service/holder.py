@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from nightrank.config.locations import nightrank_home
 from nightrank.errors import NightrankError
@@ -94,6 +95,7 @@ class ReleaseHolder:
         if self.release is None or self.release.id != wanted:
             self.prepared = prepare(open_release(self.store, wanted), self.open_index)
             self.meters.swapped("done")
+            self.meters.holds(wanted, created=datetime.fromisoformat(self.prepared.release.manifest.created))
             log.info("answering from release %s", wanted)
         elif self.pin and self.store.sizes(release_key(wanted), ["manifest.json"]) == [None]:
             return (

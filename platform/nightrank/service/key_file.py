@@ -30,7 +30,7 @@ from nightrank.release.regular import KINDS
 
 Role = Literal["read", "admin"]
 
-MAX_KEYS = 100  # every request is compared with all of them: 100 take 6 microseconds
+MAX_KEYS = 100  # every request is compared with all of them, which must stay a matter of microseconds
 _PREFIX = "nr_"
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 2**18

@@ -58,7 +58,7 @@ class Keys:
     def role(self, authorization: bytes | None) -> Role | None:
         """What the key in an Authorization header allows; None where there is none, or none that is known.
 
-        Compares SHA-256 digests with every key, each in constant time and without an early exit: some microseconds.
+        Compares SHA-256 digests with every key, each in constant time and without an early exit.
         """
         if authorization is None or len(authorization) > _MAX_HEADER_BYTES:
             return None

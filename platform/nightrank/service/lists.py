@@ -16,6 +16,7 @@ from nightrank.service import answers
 from nightrank.service.answers import DEFAULT_K, parse_id
 from nightrank.service.api import Call, told
 from nightrank.service.holder import ReleaseHolder
+from nightrank.service.meters import Meters
 from nightrank.service.prepared import Prepared
 from nightrank.service.recommend import asked_in_url, is_plain, recommend, stored
 from nightrank.service.refusal import RequestError
@@ -23,7 +24,8 @@ from nightrank.service.schemas import Batch, Context
 
 ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they wait for others
 # Beyond these a caller is told at once to come back, and look-ups, which take no thread, go on as before. A replica
-# ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for a third of a second.
+# ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for less than 0.1 s. Fewer than the
+# connections that HAProxy opens to a replica (`cluster.haproxy`), or it would never come to this.
 WAITING = 64
 Answer = TypeVar("Answer")
 
@@ -31,8 +33,8 @@ Answer = TypeVar("Answer")
 class Lists:
     """Over a holder and the limits of one call."""
 
-    def __init__(self, holder: ReleaseHolder, limits: LimitsSettings) -> None:
-        self.holder, self.limits = holder, limits
+    def __init__(self, holder: ReleaseHolder, *, limits: LimitsSettings, meters: Meters) -> None:
+        self.holder, self.limits, self.meters = holder, limits, meters
         self._threads = ThreadPoolExecutor(ANSWERING, thread_name_prefix="nightrank-answer")
         self._in_threads = 0  # at work or waiting; the event loop alone touches it
 
@@ -54,7 +56,11 @@ class Lists:
         prepared, asked = held(self.holder), call.body.root
         if isinstance(asked, Batch):
             self._check_ids(sum(_ids_in(one) for one in asked.requests))
-            return {"responses": await self._in_thread(lambda: self._each(prepared, asked))}
+            responses = await self._in_thread(lambda: self._each(prepared, asked))
+            for one in responses:
+                if "source" in one:
+                    self.meters.recommended(one["source"])
+            return {"responses": responses}
         self._check_ids(_ids_in(asked))
         return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
 

@@ -14,8 +14,9 @@ from nightrank.service.job_schemas import JobRequest, JobState, JobSubmitted
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
 from nightrank.service.lists import Lists
-from nightrank.service.meters import Meters, Stats
+from nightrank.service.meters import Meters
 from nightrank.service.openapi import DOCS, document
+from nightrank.service.stats import Stats
 from nightrank.service.steering import Steering
 
 
@@ -27,12 +28,15 @@ def build_api(
     meters: Meters | None = None,
     jobs: Jobs | None = None,
 ) -> Api:
-    """The ASGI application over a holder; what is not given is as the defaults of serve_config.yaml have it."""
+    """The ASGI application over a holder; what is not given is as serve_config.yaml's defaults have it.
+
+    It counts in the holder's meters unless others are given.
+    """
     limits = LimitsSettings() if limits is None else limits
-    meters = Meters() if meters is None else meters
+    meters = holder.meters if meters is None else meters
     operations = [
-        *_reading(Lists(holder, limits)),
-        *_steering(Steering(holder, meters=meters, jobs=jobs)),
+        *_reading(Lists(holder, limits=limits, meters=meters)),
+        *_steering(Steering(holder, keys=keys, meters=meters, jobs=jobs)),
     ]
     described = orjson.dumps(document(operations, most_k=limits.k))
 

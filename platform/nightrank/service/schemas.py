@@ -227,4 +227,4 @@ class Ready(BaseModel):
 
     status: Literal["ready"]
     release: str
-    problem: str | None = Field(description="why a newer release is refused, if one is")
+    problem: str | None = Field(description="why a newer release, or key file, is refused, if one is")

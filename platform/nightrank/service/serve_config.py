@@ -9,22 +9,31 @@ beyond loopback without API keys. Other applications may stand in the file besid
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from nightrank.config.cluster import ActorSpec
 from nightrank.config.locations import find_settings
 from nightrank.config.problems import Key, Problem, nearest, settings_error, shown
 from nightrank.config.reading import read_mapping
-from nightrank.config.service import ServeConfig, ServiceResources, service_args, service_user_config
+from nightrank.config.service import (
+    PartitionEntry,
+    ServeConfig,
+    ServiceArgs,
+    ServiceResources,
+    service_args,
+    service_user_config,
+)
 from nightrank.config.strict import describe, known_keys
 from nightrank.service.exposure import exposed
 
 IMPORT_PATH = "nightrank.service.app:build"
 DEPLOYMENT = "Service"
+PARTITION = "Partition{}"  # of each share of the catalogue, where `live.placement` is actors
 
 _SERVE_DEFAULT_CPUS = 1.0  # what Serve reserves for a replica that does not say
 _AUTO_MAX_REPLICAS = 100  # what `num_replicas: auto` means to Serve
@@ -62,13 +71,19 @@ def read_serve_config(path: Path | None = None) -> ServeConfig:
     user_config = service_user_config(
         deployment.get("user_config"), source=source, prefix=(*at, "deployments", index, "user_config")
     )
+    args = service_args(application.get("args", {}), source=source, prefix=(*at, "args"))
+    others = [entry for entry in application["deployments"] if entry["name"] != DEPLOYMENT]
+    problems = list(_partition_problems(application["deployments"], args, (*at, "deployments")))
+    if problems:
+        raise settings_error(source, problems)
     return ServeConfig(
         source=source,
         host=raw["http_options"]["host"],
         port=raw["http_options"].get("port", 8000),
-        args=service_args(application.get("args", {}), source=source, prefix=(*at, "args")),
+        args=args,
         user_config=user_config,
         resources=_resources(deployment),
+        partitions={entry["name"]: _partition_entry(entry) for entry in others},
         raw=raw,
     )
 
@@ -131,7 +146,7 @@ def _existing(raw: Any, key: Key) -> Key:
 def _host(raw: dict[str, Any]) -> list[Problem]:
     options = raw.get("http_options")
     if options is None or (isinstance(options, dict) and options.get("host") is None):
-        cure = "write host: 127.0.0.1, or the address that clients are to reach"
+        cure = "write host: 127.0.0.1, or 0.0.0.0 with a key file in args.keys"
         return [Problem(("http_options", "host"), f"missing; Serve would listen on all interfaces; {cure}")]
     return []
 
@@ -150,22 +165,68 @@ def _application_problems(raw: dict[str, Any]) -> list[Problem]:
     position, application = ours[0]
     at: Key = ("applications", position, "deployments")
     names = [deployment["name"] for deployment in application.get("deployments", [])]
+    if names.count(DEPLOYMENT) == 1:
+        return []
+    wrong = [(place, name) for place, name in enumerate(names) if not name.startswith(PARTITION.format(""))]
     problems = [
         Problem(
             (*at, index, "name"),
             f"found {shown(name)}, which is no deployment; {nearest(name, [DEPLOYMENT])}",
         )
-        for index, name in enumerate(names)
+        for index, name in wrong
         if name != DEPLOYMENT
     ]
-    if names.count(DEPLOYMENT) != 1 and not problems:
+    if not problems:
         text = f"found {names.count(DEPLOYMENT)} deployments named {DEPLOYMENT}, expected exactly one"
         problems.append(Problem(at, text))
     return problems
 
 
+def _partition_problems(
+    deployments: Sequence[dict[str, Any]], args: ServiceArgs, at: Key
+) -> Iterator[Problem]:
+    """Entries that no partition of `args.live` goes by, twice, or with a user_config, which would fail to deploy."""
+    live, seen = args.live, [DEPLOYMENT]
+    count = live.partitions if live.placement == "actors" else 0
+    known = [DEPLOYMENT, *(PARTITION.format(place) for place in range(count))]
+    for index, entry in enumerate(deployments):
+        name = entry["name"]
+        if name not in known:
+            cure = f"{nearest(name, known)}; live.partitions is {live.partitions}, live.placement {live.placement}"
+            yield Problem((*at, index, "name"), f"found {shown(name)}, which is no deployment; {cure}")
+        elif name != DEPLOYMENT and name in seen:
+            yield Problem((*at, index, "name"), f"found {shown(name)} twice, expected one entry at most")
+        elif name != DEPLOYMENT and entry.get("user_config") is not None:
+            text = f"found {shown(entry['user_config'])}; a partition takes none: the service tells it what to open"
+            yield Problem((*at, index, "user_config"), text)
+        seen.append(name)
+
+
+def with_partitions(config: ServeConfig, spec: ActorSpec) -> list[dict[str, Any]]:
+    """The entries of our deployments, with one for every partition and cluster.yaml's resources where it gives none.
+
+    For a deployment from here: where the application is built, there may be another cluster.yaml.
+    """
+    _, application = next(_ours(config.raw))
+    entries: list[dict[str, Any]] = [dict(entry) for entry in application["deployments"]]
+    named = {entry["name"]: entry for entry in entries}
+    count = config.args.live.partitions if config.args.live.placement == "actors" else 0
+    options = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus, "memory": spec.memory}
+    for name in (PARTITION.format(place) for place in range(count)):
+        if name not in named:
+            entries.append(named.setdefault(name, {"name": name}))
+        named[name].setdefault("ray_actor_options", options)
+    return entries
+
+
+def _partition_entry(entry: dict[str, Any]) -> PartitionEntry:
+    found, given = _resources(entry), entry.get("ray_actor_options")
+    figures = {} if given is None else found.model_dump(include={"num_cpus", "num_gpus", "memory"})
+    return PartitionEntry(resources=figures, max_count=found.max_count)
+
+
 def _resources(deployment: dict[str, Any]) -> ServiceResources:
-    options = deployment.get("ray_actor_options", {})
+    options = deployment.get("ray_actor_options") or {}
     cpus, replicas = options.get("num_cpus"), deployment.get("num_replicas")
     scaling = deployment.get("autoscaling_config") or {}
     if scaling or replicas == "auto":

@@ -15,6 +15,7 @@ from nightrank.release.publish import activate, catalogue, published
 from nightrank.service.api import Call
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.jobs import Jobs
+from nightrank.service.keys import Keys
 from nightrank.service.lists import held
 from nightrank.service.meters import Meters
 from nightrank.service.refusal import RequestError
@@ -30,8 +31,10 @@ Answer = TypeVar("Answer")
 class Steering:
     """jobs: None where the service's settings name none."""
 
-    def __init__(self, holder: ReleaseHolder, *, meters: Meters, jobs: Jobs | None) -> None:
-        self.holder, self.meters, self.jobs = holder, meters, jobs
+    def __init__(
+        self, holder: ReleaseHolder, *, keys: Keys | None, meters: Meters, jobs: Jobs | None
+    ) -> None:
+        self.holder, self.keys, self.meters, self.jobs = holder, keys, meters, jobs
         self._stages = StageTimes(holder.store)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="nightrank-steering")
         self._activations: set[asyncio.Future[str | None]] = set()
@@ -131,8 +134,10 @@ class Steering:
 
     async def readyz(self, call: Call) -> dict[str, Any]:
         """GET /readyz."""
-        release = held(self.holder).release
-        return {"status": "ready", "release": release.id, "problem": self.holder.problem}
+        release, keys = held(self.holder).release, self.keys
+        problems = [self.holder.problem, None if keys is None else keys.problem]
+        told = "; ".join(one for one in problems if one is not None)
+        return {"status": "ready", "release": release.id, "problem": told or None}
 
     async def _in_thread(self, answer: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, answer)

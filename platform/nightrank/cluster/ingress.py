@@ -1,0 +1,33 @@
+"""What HAProxy takes off a request before Ray Serve reads it, and the log of requests that it does not send.
+
+Serve 2.60 decodes some headers before any application runs: bytes that are no UTF-8 end in a 500 and a traceback in
+the log, a request id of 15 kB in the log and in the answer, and `X-Request-Timeout-Seconds: -1` switches the timeout
+off for whoever sends it. HAProxy itself would send a line per request, path and query with it, to UDP 514.
+Refuses nothing: a request goes on without such headers, and with an id that Serve makes.
+"""
+
+from __future__ import annotations
+
+import re
+
+# One id of 1 to 128 plain characters is the caller's to choose; Serve makes one where there is none.
+REQUEST_ID = "[A-Za-z0-9._:-]{1,128}"
+# Serve's own controls, with - or _ as it reads them: timeout, watching for disconnects, sessions, multiplexed models.
+_CONTROLS = (
+    "^(x-request-timeout-seconds|x-request-disconnect-disabled"
+    "|x[-_]session[-_]id|serve[-_]multiplexed[-_]model[-_]id)$"
+)
+RULES = (
+    "http-request del-header x-request-id unless"
+    f" {{ req.fhdr_cnt(x-request-id) eq 1 }} {{ req.fhdr(x-request-id) -m reg ^{REQUEST_ID}$ }}",
+    f"http-request del-header {_CONTROLS} -m reg",
+)
+
+
+def guarded(config: str) -> str:
+    """HAProxy's file as Ray writes it, with the rules in its frontend and without the log to syslog; idempotent."""
+    if RULES[0] in config:
+        return config
+    rules = "".join(f"    {rule}\n" for rule in RULES)
+    config = re.sub(r"(?m)^(frontend http_frontend\n *bind [^\n]*\n)", lambda found: found[1] + rules, config)
+    return re.sub(r"(?m)^ *log 127\.0\.0\.1:514 local0 info\n", "", config)
