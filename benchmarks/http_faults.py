@@ -138,7 +138,7 @@ class Faults:
         self.replicas(1)
         for word, requests in (("plain", self.requests), ("live", self.live)):
             probe = Load(
-                self.served.address, self.requests, connections=4, seconds=self.seconds * 1.5, rate=40.0
+                self.served.address, self.requests, connections=64, seconds=self.seconds * 1.5, rate=40.0
             )
             probe.start()
             time.sleep(self.seconds / 2)

@@ -24,8 +24,9 @@ from nightrank.service.schemas import Batch, Context
 
 ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they wait for others
 # Beyond these a caller is told at once to come back, and look-ups, which take no thread, go on as before. A replica
-# ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for a third of a second.
-WAITING = 256
+# ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for less than 0.1 s. Fewer than the
+# connections that HAProxy opens to a replica (`cluster.haproxy`), or it would never come to this.
+WAITING = 64
 Answer = TypeVar("Answer")
 
 
