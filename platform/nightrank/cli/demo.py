@@ -113,6 +113,12 @@ def _ask(cluster: LocalCluster, *, store: str) -> None:
     for line in item_lines(answer["items"]):
         typer.echo(line)
     typer.echo(f"  source {answer['source']}, release {answer['release']}")
+    asked = f"/v1/users/{USER}/recommendations?k=5&category=Comedy"
+    answer = _get(url + asked)
+    _heading(f"User {USER}: top 5 comedies  (GET {asked})")
+    for line in item_lines(answer["items"]):
+        typer.echo(line)
+    typer.echo(f"  source {answer['source']}: ranked when it was asked for")
 
 
 def _get(url: str) -> dict[str, Any]:
