@@ -5,6 +5,7 @@ It holds no copy of anything that grows with the users: their vectors, lists and
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from scipy.sparse import csr_matrix
 from nightrank.models.fold_in import FoldIn, fold_in
 from nightrank.ranking.topk import TopK
 from nightrank.release.reader import Release
+from nightrank.service.refusal import RequestError
 
 
 class Index(Protocol):
@@ -78,6 +80,7 @@ def _warm(prepared: Prepared) -> None:
     vectors = [model.user_vectors[:1]]
     if prepared.fold is not None:
         vectors.append(prepared.fold(exclude).vectors)
-    for vector in vectors:
-        prepared.index.top_k(vector, 1, exclude=exclude)
-        prepared.index.top_k(vector, 1, allow=np.zeros(1, dtype=np.int32))
+    with contextlib.suppress(RequestError):  # partitions that are not there yet: stored answers need none
+        for vector in vectors:
+            prepared.index.top_k(vector, 1, exclude=exclude)
+            prepared.index.top_k(vector, 1, allow=np.zeros(1, dtype=np.int32))
