@@ -66,7 +66,7 @@ class Faults:
 
     def replicas(self, n: int) -> None:
         """Have n of them."""
-        if self.served.deployment.get("num_replicas", 1) != n:
+        if self.served.deployment["num_replicas"] != n:
             self.served.deployment["num_replicas"] = n
             self.served.deploy()
             warm(self.served, self.requests)

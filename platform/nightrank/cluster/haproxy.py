@@ -1,10 +1,10 @@
 """`nightrank-haproxy`: HAProxy as Ray Serve starts it: its own pages on loopback, Serve guarded, without patience.
 
 Ray 2.60 writes `bind *:PORT` and `bind :PORT` for the statistics and metrics pages, which have no password, lets a
-client take as long as it likes over a request, and opens as many connections to a replica as there are clients; it has
-settings for none of this. So RAY_SERVE_HAPROXY_BINARY_PATH names this program, which corrects the file it is given,
-then becomes HAProxy. It starts with every change of replicas, so it imports nothing that takes time. Refuses nothing:
-what it does not find in the file stays as it is. Figures: docs/http.md, "Load and faults".
+client take as long as it likes over a request, and opens as many connections to a replica as there are clients; it
+has settings for none of this. So RAY_SERVE_HAPROXY_BINARY_PATH names this program, which corrects the file it is
+given, then becomes HAProxy. It starts with every change of replicas, so it imports nothing that takes time. Refuses
+nothing: what it does not find in the file stays as it is. Figures: docs/http.md, "Load and faults".
 """
 
 from __future__ import annotations
