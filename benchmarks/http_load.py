@@ -89,7 +89,7 @@ def measure(targets: Mapping[str, Target]) -> dict[str, Round]:
         before = cpu_s(target.pids)
         records = target.load.run()
         if records.counts().keys() != {"200"}:
-            raise SystemExit(f"{name}: {told(records)}, expected 200 alone")
+            raise SystemExit(f"{name}: {told(records)}, expected 200 alone; {records.told}")
         found[name] = Round(records, (cpu_s(target.pids) - before) * 1e3 / len(records.status))
     return found
 
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each target in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each target in each round")
     parser.add_argument("--replicas", type=int, default=1, help="of the service and of its peer")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=60_000)
