@@ -160,9 +160,10 @@ class Faults:
         """Clients that send a byte a second, in the head or in the body."""
         self.replicas(1)
         yield from self.control("one replica")
+        seconds = max(self.seconds, 13.0)  # beyond HAProxy's patience
         for case, request in http_hostile.SLOW.items():
-            load = self.load().start()
-            ended = http_hostile.drip(self.served.address, request, seconds=self.seconds)
+            load = self.load(seconds=seconds).start()
+            ended = http_hostile.drip(self.served.address, request, seconds=seconds)
             found = row(f"200 slow clients, {case}", load.records())
             found["besides"] = ended
             yield found

@@ -6,8 +6,8 @@
 One cluster of 2 CPUs (Serve with HAProxy), one replica each. The peers answer the same paths with the same bytes and
 headers: `raw` is a bare ASGI callable as a deployment in the same cluster (`raw_asgi.py`), `plain uvicorn` the
 package's own ASGI application without Serve (uvloop, httptools), one process. Every round asks all of them in turn,
-and every ratio is that of one round; a table has the median of the rounds and their range. The load generator
-(`http_client.py`) is a process of its own on the same CPUs and takes its share of them, from each alike.
+and every ratio is that of one round; a table has the median of the rounds and their range. Requests a second are
+answers (200) alone; more live requests at once than may wait are refused. The load generator (`http_client.py`) is a process of its own on the same CPUs and takes its share of them, from each alike.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def measure(targets: Mapping[str, Target]) -> dict[str, Round]:
     for name, target in targets.items():
         before = cpu_s(target.pids)
         records = target.load.run()
-        if records.counts().keys() != {"200"}:
+        fine = {"200", "503"} if name in (LIVE, FOLD_IN) else {"200"}
+        if not records.counts().keys() <= fine:
             raise SystemExit(f"{name}: {told(records)}, expected 200 alone; {records.told}")
         found[name] = Round(records, (cpu_s(target.pids) - before) * 1e3 / len(records.status))
     return found
@@ -122,8 +123,10 @@ def rows(n: int, rounds: list[dict[str, Round]]) -> list[str]:
         beside_raw = spread([one[name].records.rate() / one[RAW].records.rate() for one in rounds])
         beside = spread([half(one[name].records) / half(one[SERVICE].records) for one in rounds])
         cpu = statistics.median(one[name].cpu_ms for one in rounds)
+        share = statistics.median(1 - float(one.answered.mean()) for one in each)
+        refused = f"; {share:.0%} refused with 503" if share else ""
         lines.append(
-            f"| {n} | {name} | {rate:,.0f} | {p50:.2f} | {p99:.2f} | {p999:.1f} | {beside_raw} | {beside} | "
+            f"| {n} | {name}{refused} | {rate:,.0f} | {p50:.2f} | {p99:.2f} | {p999:.1f} | {beside_raw} | {beside} | "
             f"{cpu:.2f} |"
         )
     return lines
