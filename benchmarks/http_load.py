@@ -7,7 +7,8 @@ One cluster of 2 CPUs (Serve with HAProxy), one replica each. The peers answer t
 headers: `raw` is a bare ASGI callable as a deployment in the same cluster (`raw_asgi.py`), `plain uvicorn` the
 package's own ASGI application without Serve (uvloop, httptools), one process. Every round asks all of them in turn,
 and every ratio is that of one round; a table has the median of the rounds and their range. Requests a second are
-answers (200) alone; more live requests at once than may wait are refused. The load generator (`http_client.py`) is a process of its own on the same CPUs and takes its share of them, from each alike.
+answers (200) alone; more live requests at once than may wait are refused. The load generator (`http_client.py`) is a
+process of its own on the same CPUs and takes its share of them, from each alike.
 """
 
 from __future__ import annotations
