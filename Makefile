@@ -57,6 +57,8 @@ bench: setup .venv/spark
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/batch_peers.py
+	$(BIN)/python benchmarks/http_load.py
+	$(BIN)/python benchmarks/http_faults.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/partitions.py
 	$(BIN)/python benchmarks/meters.py

@@ -66,7 +66,7 @@ class Faults:
 
     def replicas(self, n: int) -> None:
         """Have n of them."""
-        if self.served.deployment.get("num_replicas", 1) != n:
+        if self.served.deployment["num_replicas"] != n:
             self.served.deployment["num_replicas"] = n
             self.served.deploy()
             warm(self.served, self.requests)
@@ -160,9 +160,10 @@ class Faults:
         """Clients that send a byte a second, in the head or in the body."""
         self.replicas(1)
         yield from self.control("one replica")
+        seconds = max(self.seconds, 13.0)  # beyond HAProxy's patience
         for case, request in http_hostile.SLOW.items():
-            load = self.load().start()
-            ended = http_hostile.drip(self.served.address, request, seconds=self.seconds)
+            load = self.load(seconds=seconds).start()
+            ended = http_hostile.drip(self.served.address, request, seconds=seconds)
             found = row(f"200 slow clients, {case}", load.records())
             found["besides"] = ended
             yield found

@@ -53,8 +53,7 @@ class Served:
             port=self.cluster.http_port,
             store=str(self.store),
         )
-        wanted = self.deployment.get("num_replicas", 1)
-        until(lambda: len(self.replicas()) == wanted, "the wanted number of replicas")
+        until(lambda: len(self.replicas()) == self.deployment["num_replicas"], "the number of replicas")
 
     def replicas(self, application: str = "nightrank", deployment: str = "Service") -> list[int]:
         """Process ids of a deployment's replicas that run."""
@@ -97,8 +96,8 @@ def service(folder: Path, store: Path, *, replicas: int = 1) -> Iterator[Served]
             config = load_serve_config(REPO / "serve_config.yaml")
             address = (config.raw["http_options"]["host"], cluster.http_port)
             served = Served(cluster, store, address, config, config.raw)
-            if replicas != 1:
-                served.deployment["num_replicas"] = replicas
+            served.deployment.pop("autoscaling_config", None)  # which replica is killed when must be known
+            served.deployment["num_replicas"] = replicas
             served.deploy()
             yield served
     finally:

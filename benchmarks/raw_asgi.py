@@ -42,7 +42,7 @@ def stored_answers(file: Path) -> Callable[..., Awaitable[None]]:
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
             return
-        start, body = answers.get(scope["path"].removeprefix(scope["root_path"]), nothing)
+        start, body = answers.get(scope["path"].removeprefix(scope.get("root_path", "")), nothing)
         await send(start)
         await send(body)
 

@@ -66,8 +66,8 @@ def test_both_files_give_the_service_the_same_resources():
         ("deployment.ray_actor_options", {}, ["num_cpus", "memory"]),
         ("deployment.ray_actor_options.num_gpus", 1, ["num_gpus"]),
         ("deployment.ray_actor_options.memory", 1, ["memory"]),
-        ("deployment.num_replicas", 2, ["min_count", "max_count"]),
-        ("deployment.num_replicas", "auto", ["max_count"]),
+        ("deployment.autoscaling_config.min_replicas", 1, ["min_count"]),
+        ("deployment.autoscaling_config", {}, ["min_count", "max_count"]),
     ],
 )
 def test_a_difference_in_resources_is_told(tmp_path, path, value, differing):
@@ -76,10 +76,20 @@ def test_a_difference_in_resources_is_told(tmp_path, path, value, differing):
     assert [line.split()[1].rstrip(":") for line in told] == differing
 
 
+@pytest.mark.parametrize(("replicas", "counts"), [(4, (4, 4)), ("auto", (1, 100)), (None, (1, 1))])
+def test_without_autoscaling_the_replicas_are_both_counts(tmp_path, replicas, counts):
+    """min_count and max_count are the fixed number, or what Serve takes `auto` and nothing at all to mean."""
+    raw = edited("deployment.num_replicas", replicas)
+    del raw["applications"][0]["deployments"][0]["autoscaling_config"]
+    if replicas is None:
+        del raw["applications"][0]["deployments"][0]["num_replicas"]
+    resources = loaded(tmp_path, raw).resources
+    assert (resources.min_count, resources.max_count) == counts
+
+
 def test_autoscaling_bounds_are_the_counts(tmp_path):
     """With autoscaling, min_count and max_count are its two bounds."""
     raw = edited("deployment.autoscaling_config", {"min_replicas": 2, "max_replicas": 5})
-    del raw["applications"][0]["deployments"][0]["num_replicas"]
     resources = loaded(tmp_path, raw).resources
     assert (resources.min_count, resources.max_count) == (2, 5)
 
@@ -113,7 +123,7 @@ def test_a_typo_is_refused_at_every_level(tmp_path, path, nearest):
         ("deployment.ray_actor_options.memory", "1GiB", 'ray_actor_options.memory: found "1GiB"'),
         ("deployment.max_queued_requests", 2.5, "max_queued_requests: found 2.5"),
         ("deployment.health_check_period_s", 0, "health_check_period_s: found 0, expected more than 0"),
-        ("deployment.num_replicas", 0, "num_replicas: "),
+        ("deployment.num_replicas", 2, "num_replicas is not allowed when autoscaling_config is provided"),
         ("proxy_location", "Everywhere", 'proxy_location: found "Everywhere"'),
         ("deployment.name", "Servce", 'deployments[0].name: found "Servce", which is no deployment'),
         ("app.args.keys", "f", 'applications[0].args.keys: found the relative path "f"; a replica starts in no'),
@@ -160,7 +170,7 @@ def test_other_applications_may_stand_beside_ours(tmp_path):
     raw = copy.deepcopy(RAW)
     other = {"name": "other", "route_prefix": "/other", "import_path": "other:app", "args": {"anything": 1}}
     raw["applications"].insert(0, other)
-    assert loaded(tmp_path, raw).resources.num_cpus == 0.25
+    assert loaded(tmp_path, raw).resources.num_cpus == 0.125
 
 
 def test_service_args_default_and_expand(monkeypatch, tmp_path):
