@@ -27,8 +27,8 @@ def test_partitions_are_counted_where_they_are_started() -> None:
     """Protects against a deployment that waits for ever: every replica of live ranking needs its room."""
     actors = load_cluster(ROOT / "cluster.yaml")
     (line,) = [one for one in shortages(actors, [SMALLEST], partitions=8) if "CPU" in one]
-    assert "service (0.25 CPU), driver (0.1 CPU), partition (0.8 CPU) and " in line
-    assert "together need 2.15 CPU" in line
+    assert "service (0.375 CPU), driver (0.1 CPU), partition (0.8 CPU) and " in line
+    assert "together need 2.275 CPU" in line
 
 
 def test_a_partition_that_fits_on_no_node_is_told() -> None:

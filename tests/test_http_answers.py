@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +14,7 @@ import made
 from asked import SIMILAR_K, K, Service, another, item_path, kind_of, served, stored, titles, user_path
 from made import Published
 from nightrank.release.store import open_store
+from nightrank.service import encoded, recommend
 
 # Fixtures: pytest finds them by their names here; imported, every argument would redefine one (F811)
 any_ids = asked.any_ids
@@ -107,6 +109,21 @@ def test_similar_items_are_the_parquet_rows(any_ids: Service) -> None:
             (row["similar_item_id"], row["rank"], row["score"]) for row in lists[item_id]
         ]
         assert item_id not in [item["item_id"] for item in answer["items"]]
+
+
+def test_the_hot_route_sends_what_any_other_way_would(
+    any_ids: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer encoded without a dictionary has the same bytes, also when it forgets items in between."""
+    prepared = any_ids.holder.prepared
+    for most in (65_536, 3):
+        monkeypatch.setattr(encoded, "MOST_KEPT", most)
+        lists = encoded.Encoded(prepared.release)
+        for user_id in made.make_ids(made.N_USERS, kind=kind_of(any_ids)):
+            for k in (1, 7, K):
+                whole = recommend.stored(prepared.release, user_id, k=k)
+                assert lists.stored(user_id, k) == orjson.dumps(whole)
+    assert lists.stored({"int64": 1, "string": "nobody"}[kind_of(any_ids)], 5) is None
 
 
 # -- OpenAPI, health, releases ---------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from nightrank.service.schemas import Pair
 
 DEFAULT_K = 10
 KINDS = {"identity": "rating", "logistic": "probability", "none": "score"}
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
 INT64 = range(-(2**63), 2**63)
 
 
@@ -84,7 +85,7 @@ def parse_id(text: str, ids: Ids, *, what: str) -> Id:
     """An id out of a URL, where all is text, as one of the release's type."""
     if not ids.is_int:
         return text
-    if re.fullmatch(r"-?[0-9]{1,19}", text) is None or int(text) not in INT64:
+    if _INTEGER.fullmatch(text) is None or int(text) not in INT64:
         raise RequestError(422, "invalid_id", f"{what} {text[:80]!r} cannot be an id here; expected an int64")
     return int(text)
 

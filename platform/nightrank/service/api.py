@@ -41,10 +41,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer that is no JSON."""
+    """An answer that is encoded already. source: of recommendations."""
 
     media_type: bytes
     content: bytes
+    source: str | None = None
 
 
 Handler = Callable[[Call], Awaitable[Any]]  # a JSON value, or a Page
@@ -102,7 +103,7 @@ class Api:
             answer = await self._answer(operation, path, scope=scope, receive=receive)
             status, content, media_type = operation.status, b"", JSON
             if isinstance(answer, Page):
-                content, media_type = answer.content, answer.media_type
+                content, media_type, source = answer.content, answer.media_type, answer.source
             else:
                 source = answer.get("source")
                 content = orjson.dumps(answer)

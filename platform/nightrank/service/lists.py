@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from nightrank.config.service import LimitsSettings
 from nightrank.service import answers
 from nightrank.service.answers import DEFAULT_K, parse_id
-from nightrank.service.api import Call, told
+from nightrank.service.api import JSON, Call, Page, told
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.meters import Meters
 from nightrank.service.prepared import Prepared
-from nightrank.service.recommend import asked_in_url, is_plain, recommend, stored
+from nightrank.service.recommend import asked_in_url, is_plain, recommend
 from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import Batch, Context
 
@@ -38,15 +38,15 @@ class Lists:
         self._threads = ThreadPoolExecutor(ANSWERING, thread_name_prefix="nightrank-answer")
         self._in_threads = 0  # at work or waiting; the event loop alone touches it
 
-    async def user_recommendations(self, call: Call) -> dict[str, Any]:
+    async def user_recommendations(self, call: Call) -> dict[str, Any] | Page:
         """GET /v1/users/{user_id}/recommendations."""
         prepared = held(self.holder)
         release, query, k = prepared.release, call.query, self._k(call.query.k)
         if is_plain(release, query, k=k):
             user_id = parse_id(call.path["user_id"], release.model.user_ids, what="user_id")
-            plain = stored(release, user_id, k=k)
+            plain = prepared.encoded.stored(user_id, k)
             if plain is not None:
-                return plain
+                return Page(JSON, plain, source="precomputed")
         asked = asked_in_url(release, call.path["user_id"], query, k=k)
         self._check_ids(_ids_in(asked))
         return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))

@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from nightrank.models.fold_in import FoldIn, fold_in
 from nightrank.ranking.topk import TopK
 from nightrank.release.reader import Release
+from nightrank.service.encoded import Encoded
 from nightrank.service.refusal import RequestError
 
 
@@ -39,11 +40,12 @@ OpenIndex = Callable[[Release], Index]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A release, its catalogue ready to be ranked, and its fold-in where the family has one."""
+    """A release, its catalogue ready to be ranked, its fold-in where the family has one, its stored lists as JSON."""
 
     release: Release
     index: Index
     fold: FoldIn | None
+    encoded: Encoded
 
 
 def in_process(release: Release) -> Index:
@@ -65,7 +67,7 @@ def prepare(release: Release, open_index: OpenIndex = in_process) -> Prepared:
     if model.card.n_items:
         release.title(0)
     fold = fold_in(model.card.family, params=model.card.params, item_vectors=model.item_vectors)
-    prepared = Prepared(release, open_index(release), fold)
+    prepared = Prepared(release, open_index(release), fold, Encoded(release))
     _warm(prepared)
     return prepared
 
