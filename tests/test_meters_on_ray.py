@@ -87,9 +87,9 @@ def values(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
             lines = answer.read().decode().splitlines()
         found = {}
         for line in lines:
-            if line.startswith("ray_nightrank_") and "replica=" not in line:  # no service of another test
+            if line.startswith("ray_nightrank_") and not re.search('replica="[^"]', line):  # no other test's
                 name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()  # type: ignore[union-attr]
-                pairs = {one: text for one, text in re.findall(r'(\w+)="([^"]*)"', labels) if one in OURS}
+                pairs = {one: text for one, text in re.findall(r'(\w+)="([^"]+)"', labels) if one in OURS}
                 found[name, frozenset(pairs.items())] = float(value)
         if 3 in (value for (name, _), value in found.items() if name == "ray_nightrank_requests_total"):
             return found
