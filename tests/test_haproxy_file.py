@@ -74,7 +74,7 @@ def test_every_correction_finds_its_line(written: dict[str, str], which: str) ->
         "timeout queue 2s",
     ]
     answers = [line.split()[2] for line in lines if line.startswith("http-error status")]
-    assert answers == ["400", "408", "502", "503", "504"]
+    assert answers == ["408", "502", "503", "504"]
 
 
 def test_a_replica_is_bounded_and_its_stand_in_is_not(written: dict[str, str]) -> None:
@@ -86,6 +86,13 @@ def test_a_replica_is_bounded_and_its_stand_in_is_not(written: dict[str, str]) -
         "B": True,
         "fallback": False,
     }
+
+
+def test_before_there_is_a_replica_nothing_is_missed(written: dict[str, str]) -> None:
+    """Then the fallback stands alone in the file."""
+    alone = re.sub(r"(?m)^ *server [AB] .*\n", "", written["two"])
+    assert "server fallback" in alone
+    assert haproxy.corrected(alone)[1] == []
 
 
 @pytest.mark.parametrize("which", ["empty", "two"])

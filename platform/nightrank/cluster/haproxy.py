@@ -31,10 +31,10 @@ _DEFAULTS = "    timeout http-request 10s\n    option http-buffer-request\n    t
 # Connections to one replica; more requests wait here, first come first served. A replica under load accepts one
 # connection per turn of its event loop, so of 1,024 at once some would wait for seconds beside others that do not.
 _PER_REPLICA = 128
-# HAProxy's own answers, in the shape of the service's. Ray makes 500 of them all, in plain text.
+# HAProxy's own answers, in the shape of the service's; Ray makes plain 500 of the last three. What it says before it
+# has read a whole head, 400 or 408, is fixed.
 _ANSWERS = (
-    (400, "bad_request", "the request is no valid HTTP"),
-    (408, "request_too_slow", "the request took longer than 10 s to arrive"),
+    (408, "request_too_slow", "the body took longer than 10 s to arrive"),
     (502, "replica_lost", "the replica ended before it had answered; try a GET again"),
     (503, "unavailable", "no replica took the request; try again in a second"),
     (504, "too_late", "the replica did not answer in time; try a GET again"),
@@ -108,7 +108,7 @@ def corrected(text: str) -> tuple[str, list[str]]:
     text = text_guarded
     for what, pattern, replacement in _replacements():
         text, n_found = re.subn(pattern, replacement, text)
-        if n_found == 0 and (pattern != _SERVERS or re.search(r"(?m)^ *server ", text)):
+        if n_found == 0 and (pattern != _SERVERS or re.search(r"(?m)^ *server .*(?<! backup)$", text)):
             missing.append(what)
     return text, missing
 
