@@ -151,7 +151,7 @@ def test_a_caller_does_not_steer_serve(port: int, header: bytes) -> None:
 def test_what_haproxy_says_itself_has_the_services_shape(port: int) -> None:
     """A caller reads one kind of error, whoever answers."""
     head, body = raw(port, b"GET /hang-up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert head.startswith(b"HTTP/1.1 502 ")
     assert json.loads(body)["error"]["code"] == "replica_lost"
 
 
