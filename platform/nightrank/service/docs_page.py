@@ -6,9 +6,12 @@ It takes no keys and sends no requests, so it refuses to be a client: that is cu
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from typing import Any
 
+_REFERENCE = r"&quot;#/components/schemas/(\w+)&quot;"
+_LINK = r'<a href="#schema-\1">\1</a>'
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em }
 code, pre { font: 13px/1.45 ui-monospace, monospace }
@@ -78,4 +81,5 @@ def _plain(schema: dict[str, Any]) -> str:
 
 
 def _json(schema: dict[str, Any]) -> str:
-    return f"<pre>{escape(json.dumps(schema, indent=1, ensure_ascii=False))}</pre>"
+    text = escape(json.dumps(schema, indent=1, ensure_ascii=False))
+    return f"<pre>{re.sub(_REFERENCE, _LINK, text)}</pre>"
