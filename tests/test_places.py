@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from nightrank.service import places
 from nightrank.service.serve_config import load_serve_config
 from pages import ROOT
@@ -47,8 +49,36 @@ def test_who_may_ask_is_said() -> None:
     assert block(keys="/etc/nightrank/keys.json")["keys"] == "/etc/nightrank/keys.json"
 
 
-def test_nodes_that_are_gone_are_left_out() -> None:
+def test_another_shell_finds_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster of one's own has addresses and a token that nobody knows; `serve status` and Prometheus need them."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:20003")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/tmp/nr-1 2/auth_token")
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    told = block()
+    assert told["token"].endswith("/auth_token")
+    assert told["clients"] == "export RAY_ADDRESS=127.0.0.1:20003"
+    assert told[""] == "export RAY_AUTH_TOKEN_PATH='/tmp/nr-1 2/auth_token'"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert "token" not in block()
+    assert "secret" not in str(block())
+
+
+def test_haproxys_page_is_told_where_there_is_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HAProxy refuses is counted there alone."""
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", "20012")
+    page = "http://127.0.0.1:20012/metrics  (HAProxy's, on its own node)"
+    assert page in [text for _, text in places._of_nodes([node(1)], "http://dashboard")]
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    assert page not in [text for _, text in places._of_nodes([node(1)], "http://dashboard")]
+
+
+def test_nodes_that_are_gone_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prometheus is pointed at nodes that answer; a large cluster does not fill the terminal."""
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
     nodes = [node(1, state="DEAD"), *(node(number) for number in range(2, 8))]
     lines = [text for _, text in places._of_nodes(nodes, "http://dashboard")]
     assert lines[:4] == [
