@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from nightrank.cluster import haproxy
+from nightrank.cluster import haproxy, node_env, ports
 from nightrank.cluster.ingress import RULES
+from pages import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes for Linux alone")
 
@@ -163,3 +165,31 @@ def test_a_folder_of_somebody_else_is_refused(common: Path) -> None:
     """/tmp/haproxy-serve, Ray's default, can be made by anybody first."""
     os.chown(common.parent, 54321, -1)
     assert "belongs to user 54321" in (haproxy.exposed(common) or "")
+
+
+@pytest.mark.parametrize("command", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_ray_up_keeps_haproxys_files_private(command: str, tmp_path: Path) -> None:
+    """The shell of cluster.yaml makes a fresh folder for all of them, short enough for a socket's path."""
+    (line,) = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))[command]
+    told = tmp_path / "told"
+    program = tmp_path / "ray"  # what it would start tells with which environment
+    program.write_text(f"#!/bin/sh\nenv > {told}\n")
+    program.chmod(0o755)
+    subprocess.run(
+        ["bash", "-c", f"({line})"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/"}, check=True
+    )
+    env = dict(one.split("=", 1) for one in told.read_text().splitlines())
+    folder = Path(env["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"])
+    try:
+        assert haproxy.exposed(folder) is None
+        assert folder.stat().st_mode & 0o777 == 0o700
+        chosen = ports.reserve(http_port=1, dashboard_port=2)
+        chosen.release()
+        ours = node_env.serve_env(tmp_path, chosen, ingress="haproxy")
+        files = {name for name, value in ours.items() if value.startswith(str(tmp_path))}
+        assert len(files) == 5
+        assert all(Path(env[name]).is_relative_to(folder) for name in files)
+        # HAProxy's limit, with the folder that Ray adds: a node's id of 56 characters
+        assert len(f"{env['RAY_SERVE_HAPROXY_SOCKET_PATH']}/{'x' * 56}") <= 97
+    finally:
+        folder.rmdir()
