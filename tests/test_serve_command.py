@@ -20,8 +20,11 @@ from typer.testing import CliRunner
 
 from nightrank.cli.app import app
 from nightrank.cluster import ports, watch
+from nightrank.cluster.local import applied_env, local_cluster
 from nightrank.cluster.node_env import FOREIGN
 from nightrank.errors import ClusterError
+from nightrank.service.serve_config import load_serve_config
+from pages import ROOT
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
@@ -122,3 +125,22 @@ def test_it_ends_when_told_and_when_ray_does(how: str, tmp_path: Path) -> None:
     assert rest.startswith("stopping\n")
     assert ("Ray ended by itself" in rest) == (how == "Ray dies")
     assert not Path(folder[1]).exists()
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+def test_a_port_that_serve_cannot_have_is_refused(tmp_path: Path) -> None:
+    """On a cluster that was joined: somebody else may listen there, and Serve never moves to another port."""
+    served = load_serve_config(ROOT / "serve_config.yaml")
+    with local_cluster(home=tmp_path, num_cpus=2) as cluster, applied_env(cluster):
+        from nightrank.service.deploy import deploy
+
+        where = {"dashboard_url": cluster.dashboard_url, "store": str(tmp_path / "store")}
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            taken = server.getsockname()[1]
+            with pytest.raises(ClusterError, match=f"port {taken} is taken"):
+                deploy(served, port=taken, **where)
+        deploy(served, port=cluster.http_port, **where)
+        with pytest.raises(ClusterError, match=f"listens on port {cluster.http_port} until"):
+            deploy(served, port=cluster.http_port + 1, **where)
+        deploy(served, port=cluster.http_port, **where)

@@ -9,9 +9,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
+from nightrank.cluster.ports import is_free
 from nightrank.config.cluster import load_cluster
 from nightrank.config.service import ServeConfig
 from nightrank.errors import ClusterError
@@ -23,7 +25,8 @@ READY_TIMEOUT_S = 90.0
 def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) -> str:
     """Deploy the application on `port` for `store`; returns its base URL once it is ready.
 
-    Raises ClusterError where Ray refuses it, or where it is not ready in time, with what Serve says about it.
+    Raises ClusterError where Ray refuses it, where the port is not to be had, or where it is not ready in time,
+    with what Serve says about it.
     """
     raw = copy.deepcopy(config.raw)
     raw["http_options"]["port"] = port
@@ -39,6 +42,7 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
                 f"the cluster already serves {', '.join(others)}, which deploying would replace; add nightrank's "
                 "application to that configuration and use `serve deploy`"
             )
+        _can_listen(client.get_serve_details(), port, dashboard_url=dashboard_url)
         client.deploy_applications(raw)
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
@@ -55,6 +59,19 @@ def withdraw(config: ServeConfig, *, dashboard_url: str) -> None:
         client = ServeSubmissionClient(dashboard_url)
         if not _others(client, config.raw):  # Ray can only take all of them down at once
             client.delete_applications()
+
+
+def _can_listen(details: dict[str, Any], port: int, *, dashboard_url: str) -> None:
+    """Serve would wait for ever for a port that is taken, and keeps the one that it has."""
+    if details.get("proxies"):
+        kept = (details.get("http_options") or {}).get("port", port)
+        if kept != port:
+            raise ClusterError(
+                f"Serve of this cluster listens on port {kept} until `serve shutdown`, not on {port}: take that, "
+                "or shut it down first"
+            )
+    elif urlsplit(dashboard_url).hostname in ("127.0.0.1", "localhost") and not is_free(port):
+        raise ClusterError(f"port {port} is taken, expected a free one: see who listens there (ss -ltnp)")
 
 
 def _others(client: ServeSubmissionClient, raw: dict[str, Any]) -> list[str]:
