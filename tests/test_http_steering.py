@@ -14,7 +14,7 @@ import made
 from asked import Client, Service, another, refusal, served, user_path
 from nightrank.config.service import LimitsSettings
 from nightrank.release.manifest import current
-from nightrank.service import reading, steering
+from nightrank.service import activation, reading
 from nightrank.service.key_file import add, listed, revoke
 from nightrank.service.keys import Keys
 from nightrank.service.meters import Meters
@@ -152,7 +152,7 @@ def test_a_long_verification_goes_on_without_its_caller(
 ) -> None:
     """202 `verifying` where it takes longer than somebody waits; CURRENT moves all the same."""
     first, second = service.published.release.id, another(service, tmp_path).release.id
-    monkeypatch.setattr(steering, "ACTIVATION_S", 0.0)
+    monkeypatch.setattr(activation, "ACTIVATION_S", 0.0)
 
     async def scenario() -> dict[str, Any]:
         answer = await Client(service.api).asked("POST", f"/v1/releases/{first}/activate", **bearer(keys[2]))
