@@ -210,5 +210,5 @@ def test_what_is_refused_after_its_caller_left_is_told(
     assert str(tmp_path) not in last["reason"]
     assert told.json()["current"] == current(service.published.store)[0] == before
     assert stats.json()["activations"] == {"done": 0, "refused": 1}
-    assert f"release {broken.release.id} was not put in service" in caplog.text
+    assert f"release {broken.release.id!r} was not put in service" in caplog.text
     assert lost == []

@@ -128,7 +128,7 @@ def test_activation_moves_current_and_rolls_back(
 
 
 def test_what_cannot_be_activated_is_refused_and_nothing_moves(
-    service: Service, keys: tuple[Keys, str, str], tmp_path: Path
+    service: Service, keys: tuple[Keys, str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unknown: 404. Damaged: 409 with what is wrong, without a place. Pinned: 409."""
     admin, before = keys[2], service.published.release.id
@@ -140,8 +140,9 @@ def test_what_cannot_be_activated_is_refused_and_nothing_moves(
     assert (status, code) == (409, "release_refused")
     assert "part-00000-of-00004.parquet" in message
     assert str(tmp_path) not in message
-    for unknown in ("nothing", "20261121T000000Z-000000000000", "a..b"):
+    for unknown in ("nothing", "20261121T000000Z-000000000000", "a..b", "a%0Ab"):
         assert refusal(activate(service, unknown, admin))[:2] == (404, "unknown_release")
+    assert "a\nb" not in caplog.text
     service.holder.pin = before
     assert refusal(activate(service, before, admin))[:2] == (409, "pinned")
     assert current(service.published.store)[0] == before

@@ -51,9 +51,7 @@ class Activations:
             before = self._activate(release_id)
         except Exception as error:  # whatever it is, nobody else may be left to hear of it
             known = isinstance(error, NightrankError)
-            log.error(
-                "release %s was not put in service: %s", release_id[:MOST_ID_CHARS], error, exc_info=not known
-            )
+            log.error("release %.90r was not put in service: %s", release_id, error, exc_info=not known)
             unforeseen = f"it failed ({type(error).__name__}); see the service's log"
             self._tell(release_id, "refused", reason=self._holder.told(str(error)) if known else unforeseen)
             self._meters.activated("refused")
