@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +16,12 @@ import pytest
 import asked
 import made
 from asked import Client, Service, another, check_documented, refusal, served
-from nightrank.config.service import JobsSettings
+from nightrank.config.service import JobsSettings, ServiceArgs
 from nightrank.release.manifest import current
 from nightrank.release.publish import activate
 from nightrank.release.store import LocalStore, Stored
-from nightrank.service import activation, jobs_api
+from nightrank.service import activation, app, jobs_api
 from nightrank.service import keys as keys_of_file
-from nightrank.service.holder import ReleaseHolder
 from nightrank.service.jobs import Jobs
 from nightrank.service.key_file import add, revoke
 from nightrank.service.keys import Keys
@@ -71,6 +71,15 @@ def admin(shared: Service, silent: socket.socket, tmp_path: Path) -> Admin:
     return Admin(served(published, keys=Keys(tmp_path / "keys.json"), jobs=jobs), key)
 
 
+@pytest.fixture
+def outside_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica's class can be used in this process: what it asks Ray and Serve about itself is answered here."""
+    for name in ("join_serves_log", "check_address", "export"):
+        monkeypatch.setattr(app, name, lambda *_, **__: None)
+    monkeypatch.setattr(app, "own_threads", lambda: 1)
+    monkeypatch.setattr(app.serve, "get_replica_context", lambda: SimpleNamespace(replica_tag="r"))
+
+
 def wait_until(true: Any) -> None:
     ended = threading.Event()
     for _ in range(1000):
@@ -80,25 +89,28 @@ def wait_until(true: Any) -> None:
     raise AssertionError("it did not happen within 10 s")
 
 
+@pytest.mark.usefixtures("outside_ray")
 def test_a_store_that_hangs_keeps_no_revoked_key_alive(
     shared: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key file is followed in a thread of its own, whatever the one that follows CURRENT waits for."""
     monkeypatch.setattr(keys_of_file, "EVERY_S", 0.01)
     record, key = add(tmp_path / "keys.json", role="read")
-    store, keys = HangingStore(Path(shared.published.store.url)), Keys(tmp_path / "keys.json")
-    keys.follow()
-    holder = threading.Thread(target=ReleaseHolder(store).follow)
-    holder.start()
+    store = HangingStore(Path(shared.published.store.url))
+    monkeypatch.setattr(app, "open_store", lambda _: store)
+    plain = app.Service.func_or_class.__mro__[1]  # as it stands in app.py, without what Serve wraps it in
+    replica = plain(ServiceArgs(store=store.url, keys=str(tmp_path / "keys.json")))
+    starts = threading.Thread(target=replica.reconfigure, args=({"release": None},))
+    starts.start()
     try:
         assert store.is_asked.wait(10)
-        assert keys.role(f"Bearer {key}".encode()) == "read"
+        assert replica.api.keys.role(f"Bearer {key}".encode()) == "read"
         revoke(tmp_path / "keys.json", record.id)
-        wait_until(lambda: keys.role(f"Bearer {key}".encode()) is None)
-        assert holder.is_alive()
+        wait_until(lambda: replica.api.keys.role(f"Bearer {key}".encode()) is None)
+        assert starts.is_alive()
     finally:
         store.heals.set()
-        holder.join()
+        starts.join()
 
 
 def test_a_jobs_api_that_never_answers_holds_up_nothing_else(
