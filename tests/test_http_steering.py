@@ -140,6 +140,10 @@ def test_what_cannot_be_activated_is_refused_and_nothing_moves(
     assert (status, code) == (409, "release_refused")
     assert "part-00000-of-00004.parquet" in message
     assert str(tmp_path) not in message
+    assert (
+        f"release {broken.release.id!r} was not put in service: release {broken.release.id} is damaged"
+        in caplog.text
+    )
     for unknown in ("nothing", "20261121T000000Z-000000000000", "a..b", "a%0Ab"):
         assert refusal(activate(service, unknown, admin))[:2] == (404, "unknown_release")
     assert "a\nb" not in caplog.text

@@ -51,7 +51,8 @@ class Activations:
             before = self._activate(release_id)
         except Exception as error:  # whatever it is, nobody else may be left to hear of it
             known = isinstance(error, NightrankError)
-            log.error("release %.90r was not put in service: %s", release_id, error, exc_info=not known)
+            whole = error if error.__cause__ is None else error.__cause__  # with places: for the log alone
+            log.error("release %.90r was not put in service: %s", release_id, whole, exc_info=not known)
             unforeseen = f"it failed ({type(error).__name__}); see the service's log"
             self._tell(release_id, "refused", reason=self._holder.told(str(error)) if known else unforeseen)
             self._meters.activated("refused")
