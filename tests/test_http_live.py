@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 import asked
 import made
 from asked import K, Service, kind_of, refusal, served, stored, user_path
+from nightrank.errors import ReleaseError
 from nightrank.ranking import ItemIndex
+from nightrank.release.reader import Release
+from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import Context
 
 any_ids = asked.any_ids
@@ -213,7 +217,7 @@ def test_a_batch_answers_in_order_and_a_bad_one_harms_nobody(shared: Service) ->
     requests = [
         {"user_id": 0, "k": 3},
         {"user_id": "x"},
-        {"user_id": 7, "categories": ["Drama"]},
+        {"user_id": 10, "categories": ["Drama"]},
         {"categories": ["No such"]},
         {"user_id": 1},
     ]
@@ -222,6 +226,44 @@ def test_a_batch_answers_in_order_and_a_bad_one_harms_nobody(shared: Service) ->
     assert [one.status_code for one in alone] == [200, 422, 200, 422, 200]
     assert responses == [one.json() for one in alone]
     assert shared.post(RECOMMENDATIONS, {"requests": []}).json() == {"responses": []}
+
+
+def test_a_batch_waits_once_for_a_partition_that_is_lost(shared: Service) -> None:
+    """The first that needs it says so; after that stored lists are answered, and the others are not tried."""
+    asked_for = []
+
+    class Lost:
+        def top_k(self, *_: Any, **__: Any) -> Any:
+            asked_for.append(1)
+            raise RequestError(503, "partition_unavailable", "a partition does not answer")
+
+    prepared = dataclasses.replace(shared.holder.prepared, index=Lost())
+    service = served(shared.published)
+    service.holder.prepared = prepared
+    requests = [{"user_id": 0}, {"user_id": 0, "exclude": [3]}, {"user_id": 10}, {"user_id": 10, "k": 30}]
+    responses = service.post(RECOMMENDATIONS, {"requests": requests}).json()["responses"]
+    assert ["error" in one for one in responses] == [False, True, False, True]
+    assert responses[3]["error"]["code"] == "partition_unavailable"
+    assert len(asked_for) == 1
+
+
+def test_a_list_that_is_damaged_is_an_error_in_its_place(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user's damaged row is nobody else's matter."""
+    whole, model = Release.recommendations, shared.published.release.model
+    broken = model.user_ids.find(10)
+
+    def read(release: Release, user_row: int, k: int | None = None) -> Any:
+        if user_row == broken:
+            raise ReleaseError("the row is damaged")
+        return whole(release, user_row, k)
+
+    monkeypatch.setattr(Release, "recommendations", read)
+    requests = [{"user_id": 0}, {"user_id": model.user_ids[broken]}]
+    responses = shared.post(RECOMMENDATIONS, {"requests": requests}).json()["responses"]
+    assert responses[0]["source"] == "precomputed"
+    assert responses[1]["error"]["code"] == "store_unavailable"
 
 
 def test_a_model_without_vectors_answers_live_too(tmp_path: Path) -> None:
@@ -235,4 +277,4 @@ def test_a_model_without_vectors_answers_live_too(tmp_path: Path) -> None:
 def test_the_defaults_of_a_request_are_those_of_the_docs() -> None:
     """Nothing given: 10 popular items, nothing ruled out."""
     assert Context().model_dump(exclude_defaults=True) == {}
-    assert (Context().k, Context().candidates, Context().include_seen) == (10, None, None)
+    assert (Context().k, Context().candidates, Context().include_seen) == (None, None, None)

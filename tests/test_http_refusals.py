@@ -6,12 +6,15 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 import asked
 import made
-from asked import SIMILAR_K, Client, Service, check_documented, item_path, kind_of, user_path
+from asked import SIMILAR_K, Client, Service, check_documented, item_path, kind_of, refusal, served, user_path
+from nightrank.config.service import LimitsSettings
 from nightrank.release.manifest import CURRENT
 from nightrank.release.reader import Release
+from nightrank.service import reading
 from nightrank.service.answers import RequestError, parse_id
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.routes import build_api
@@ -116,6 +119,63 @@ def test_unknown_routes_and_methods_have_the_error_shape(
     assert answer.json()["error"]["code"] == code
     assert set(answer.json()) == {"error"}
     assert answer.headers.get("allow") == ("GET, HEAD" if status == 405 else None)
+
+
+def test_bytes_that_are_no_text_are_422(any_ids: Service) -> None:
+    """Two broken ids must not become one; U+FFFD itself, well encoded, is an id like any other text."""
+    for path in ("/v1/users/%ff/recommendations", "/v1/users/a%fe/history", "/v1/items/%c3/similar"):
+        assert refusal(any_ids.client.get(path))[:2] == (422, "invalid_request")
+    assert refusal(any_ids.client.get("/v1/users/0/recommendations?exclude=%ff"))[:2] == (
+        422,
+        "invalid_request",
+    )
+    if kind_of(any_ids) == "string":
+        assert any_ids.get(user_path("\ufffd")).json()["source"] == "popular"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/predictions", {"pairs": [0] * 100_000}),
+        ("/v1/predictions", {"pairs": [{}] * 50_000}),
+        ("/v1/recommendations", {"exclude": [[]] * 100_000}),
+        ("/v1/recommendations", {"candidates": [None] * 100_000}),
+        ("/v1/recommendations", {"events": [{}] * 100_000}),
+        ("/v1/recommendations", {"requests": [{"k": 0}] * 50_000}),
+        ("/v1/recommendations", {f"key {number}": 1 for number in range(50_000)}),
+        ("/v1/recommendations", {"features": {str(number): {} for number in range(50_000)}}),
+    ],
+)
+def test_a_megabyte_of_mistakes_is_not_listed(
+    shared: Service, path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing each would take seconds, in which nobody is answered: validation stops, or they are counted."""
+    listed = []
+    told = reading._told
+
+    def counted(what: str, error: ValidationError) -> str:
+        text = told(what, error)
+        listed.append(error.error_count() if "problems, expected" not in text else 0)
+        return text
+
+    monkeypatch.setattr(reading, "_told", counted)
+    status, code, message = refusal(shared.post(path, body))
+    assert (status, code) == (422, "invalid_request")
+    assert len(message) < 1_000
+    assert listed[0] <= 100
+
+
+def test_limits_hold_for_every_call(shared: Service) -> None:
+    """limits.k is the default too where it is less than 10, and a batch asks for limits.ids items at most."""
+    few = served(shared.published, limits=LimitsSettings(k=5, ids=20))
+    assert len(few.get(item_path(0)).json()["items"]) == 5
+    assert few.error(item_path(0), k=6)[:2] == (422, "k_too_large")
+    assert len(few.post("/v1/recommendations", {"user_id": 0}).json()["items"]) == 5
+    assert refusal(few.post("/v1/recommendations", {"requests": [{"k": 5}] * 5}))[:2] == (
+        422,
+        "too_many_ids",
+    )
+    assert few.post("/v1/recommendations", {"requests": [{"k": 5}] * 4}).status_code == 200
 
 
 # -- errors tell nothing about the machine ---------------------------------------------------------------

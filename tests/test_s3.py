@@ -100,7 +100,7 @@ def test_a_service_brings_everything_before_it_flips(release: Published, bucket:
     bucket.server.requests.clear()
     for user in held.release.model.user_ids.take(range(40)).to_pylist():
         for exclude in ([], [3]):
-            recommend(held.prepared, Context(user_id=user, exclude=exclude), most_k=10)
+            recommend(held.prepared, Context(user_id=user, exclude=exclude), k=10)
     assert bucket.server.requests == []
     held.refresh()
     assert [path.rpartition("/")[2] for _, path in bucket.server.requests] == [CURRENT]

@@ -122,8 +122,8 @@ def _recommend(
     release = open_release(chosen_store(config, store))
 
     def answer() -> dict[str, Any]:
-        asked = asked_in_url(release, user, RecommendationsQuery(), k=k)
-        return recommend(prepare(release), asked, most_k=k)
+        asked = asked_in_url(release, user, RecommendationsQuery())
+        return recommend(prepare(release), asked, k=k)
 
     _print(_asked(answer), as_json=as_json)
 

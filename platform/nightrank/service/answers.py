@@ -35,16 +35,15 @@ def history(release: Release, user_id: Id, *, k: int) -> dict[str, Any]:
     return {"user_id": user_id, "release": release.id, "items": _titled(release, rows, items)}
 
 
-def similar(release: Release, item_id: Id, *, k: int | None) -> dict[str, Any]:
+def similar(release: Release, item_id: Id, *, k: int) -> dict[str, Any]:
     """The items closest to one, by cosine; as many as the night stored at most."""
     most = release.manifest.similar_items_k
-    if k is not None and k > most:
+    if k > most:
         raise RequestError(422, "k_too_large", f"k is {k}; this release stores {most} similar items")
     row = release.model.item_ids.find(item_id)
     if row is None:
         raise RequestError(404, "unknown_item", f"item {item_id!r} is not in release {release.id}")
     rows, scores = release.similar(row)
-    k = DEFAULT_K if k is None else k
     return {"item_id": item_id, "release": release.id, "items": ranked_items(release, rows[:k], scores[:k])}
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from pydantic import BaseModel
@@ -108,13 +109,15 @@ class Api:
                 source = answer.get("source")
                 content = orjson.dumps(answer)
         except Exception as error:  # whatever it is, the caller gets an answer
-            refusal = refused(error, scope)
+            refusal = refused(error, scope["headers"])
             status, content, media_type, headers = refusal.status, _body(refusal), JSON, refusal.headers
         await _send(send, status, content, media_type=media_type, headers=headers)
         self.meters.answered(route=route, source=source, status=status, seconds=time.perf_counter() - started)
 
     def _operation(self, scope: Scope) -> tuple[Operation, Mapping[str, str]]:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        if "\ufffd" in path:  # what the server put there for bytes that are no UTF-8, or the caller's own
+            _check_utf8(scope)
         methods = self._fixed.get(path)
         values: Mapping[str, str] = {}
         if methods is None:
@@ -161,11 +164,11 @@ class Api:
         return await operation.handler(Call(path, query, body))
 
 
-def refused(error: Exception, scope: Scope) -> RequestError:
+def refused(error: Exception, request_headers: Sequence[tuple[bytes, bytes]] = ()) -> RequestError:
     """What is said over HTTP of an error; the log has what is not for callers, with the id of the request."""
     if isinstance(error, RequestError):
         return error
-    request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    request_id = next((value for name, value in request_headers if name == b"x-request-id"), b"")
     if isinstance(error, NightrankError):
         log.error(
             "request %s: the store or the release cannot be read: %s", request_id.decode("latin-1"), error
@@ -184,6 +187,13 @@ def told(refusal: RequestError) -> dict[str, Any]:
 
 def _body(refusal: RequestError) -> bytes:
     return orjson.dumps(told(refusal))
+
+
+def _check_utf8(scope: Scope) -> None:
+    try:
+        unquote_to_bytes(scope["raw_path"]).decode()
+    except UnicodeDecodeError:
+        raise RequestError(422, "invalid_request", "the path is not percent-encoded UTF-8") from None
 
 
 async def _send(

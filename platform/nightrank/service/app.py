@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,14 @@ class Service:
         return self.api
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """{release: null} follows CURRENT, an id pins. The first call opens it."""
+        """{release: null} follows CURRENT, an id pins. The first call opens it.
+
+        What is there by then stays for good, so the garbage collector need not look at it again: with all that Ray
+        and numba bring, a full collection took 0.12 s, in which nobody is answered, and afterwards less than 1 ms.
+        """
         self.holder.follow(service_user_config(user_config).release)
+        gc.collect()
+        gc.freeze()
 
 
 def own_threads() -> int:

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from nightrank.config.service import LimitsSettings
+from nightrank.errors import NightrankError
 from nightrank.service import answers
 from nightrank.service.answers import DEFAULT_K, parse_id
-from nightrank.service.api import JSON, Call, Page, told
+from nightrank.service.api import JSON, Call, Page, refused, told
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.meters import Meters
 from nightrank.service.prepared import Prepared
@@ -36,6 +37,7 @@ class Lists:
     def __init__(self, holder: ReleaseHolder, *, limits: LimitsSettings, meters: Meters) -> None:
         self.holder, self.limits, self.meters = holder, limits, meters
         self._threads = ThreadPoolExecutor(ANSWERING, thread_name_prefix="nightrank-answer")
+        self._look_ups = ThreadPoolExecutor(2, thread_name_prefix="nightrank-look-up")  # wait for nobody else
         self._in_threads = 0  # at work or waiting; the event loop alone touches it
 
     async def user_recommendations(self, call: Call) -> dict[str, Any] | Page:
@@ -47,52 +49,69 @@ class Lists:
             plain = prepared.encoded.stored(user_id, k)
             if plain is not None:
                 return Page(JSON, plain, source="precomputed")
-        asked = asked_in_url(release, call.path["user_id"], query, k=k)
+        asked = asked_in_url(release, call.path["user_id"], query)
         self._check_ids(_ids_in(asked))
-        return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
+        return await self._ranked(lambda: recommend(prepared, asked, k=k))
 
     async def recommendations(self, call: Call) -> dict[str, Any]:
         """POST /v1/recommendations: one request, or a batch of them."""
         prepared, asked = held(self.holder), call.body.root
         if isinstance(asked, Batch):
             self._check_ids(sum(_ids_in(one) for one in asked.requests))
-            responses = await self._in_thread(lambda: self._each(prepared, asked))
+            self._check_ids(sum(one.k or DEFAULT_K for one in asked.requests), what="asks for")
+            responses = await self._ranked(lambda: self._each(prepared, asked))
             for one in responses:
                 if "source" in one:
                     self.meters.recommended(one["source"])
             return {"responses": responses}
         self._check_ids(_ids_in(asked))
-        return await self._in_thread(lambda: recommend(prepared, asked, most_k=self.limits.k))
+        k = self._k(asked.k)
+        return await self._ranked(lambda: recommend(prepared, asked, k=k))
 
     def _each(self, prepared: Prepared, batch: Batch) -> list[dict[str, Any]]:
-        """What one request cannot be answered with is told in its place; the others do not notice."""
-        responses = []
+        """What one request cannot be answered with is told in its place; the others do not notice.
+
+        Once a partition does not answer, only stored lists are asked for: each try would wait for it again.
+        """
+        responses: list[dict[str, Any]] = []
+        lost: RequestError | None = None
         for asked in batch.requests:
             try:
-                responses.append(recommend(prepared, asked, most_k=self.limits.k))
-            except RequestError as error:
-                responses.append(told(error))
+                k = self._k(asked.k)
+                if lost is not None and not is_plain(prepared.release, asked, k=k):
+                    raise lost
+                responses.append(recommend(prepared, asked, k=k))
+            except NightrankError as error:
+                refusal = refused(error)
+                lost = refusal if refusal.code == "partition_unavailable" else lost
+                responses.append(told(refusal))
         return responses
 
     async def history(self, call: Call) -> dict[str, Any]:
         """GET /v1/users/{user_id}/history."""
         release, k = held(self.holder).release, self._k(call.query.k)
         user_id = parse_id(call.path["user_id"], release.model.user_ids, what="user_id")
-        return await self._in_thread(lambda: answers.history(release, user_id, k=k))
+        return await self._looked_up(lambda: answers.history(release, user_id, k=k))
 
     async def similar(self, call: Call) -> dict[str, Any]:
         """GET /v1/items/{item_id}/similar."""
         release = held(self.holder).release
         item_id = parse_id(call.path["item_id"], release.model.item_ids, what="item_id")
-        return answers.similar(release, item_id, k=call.query.k)
+        k = self._k(call.query.k)
+        if call.query.k is None:
+            k = min(k, release.manifest.similar_items_k)
+        return answers.similar(release, item_id, k=k)
 
     async def predictions(self, call: Call) -> dict[str, Any]:
         """POST /v1/predictions."""
         release, asked = held(self.holder).release, call.body
         self._check_ids(2 * len(asked.pairs))
-        return await self._in_thread(lambda: answers.predictions(release, asked.pairs))
+        return await self._looked_up(lambda: answers.predictions(release, asked.pairs))
 
-    async def _in_thread(self, answer: Callable[[], Answer]) -> Answer:
+    async def _looked_up(self, answer: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._look_ups, answer)
+
+    async def _ranked(self, answer: Callable[[], Answer]) -> Answer:
         if self._in_threads >= ANSWERING + WAITING:
             raise RequestError(
                 503,
@@ -113,13 +132,11 @@ class Lists:
             raise RequestError(422, "k_too_large", f"k is {k}; expected at most {self.limits.k}")
         return k
 
-    def _check_ids(self, found: int) -> None:
-        if found > self.limits.ids:
-            raise RequestError(
-                422,
-                "too_many_ids",
-                f"the request names {found} ids; expected at most {self.limits.ids} in all",
-            )
+    def _check_ids(self, found: int, *, what: str = "names") -> None:
+        most = self.limits.ids
+        if found > most:
+            text = f"the request {what} {found} ids; expected at most {most} in all"
+            raise RequestError(422, "too_many_ids", text)
 
 
 def held(holder: ReleaseHolder) -> Prepared:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import nightrank
+from nightrank.config.service import LimitsSettings
 from nightrank.service.api import Operation
 from nightrank.service.schemas import Error
 
@@ -25,8 +26,8 @@ DOCS = b"""<!doctype html>
 """
 
 
-def document(operations: Sequence[Operation], *, most_k: int) -> dict[str, Any]:
-    """The whole document, of the operations that answer in JSON. most_k: limits.k."""
+def document(operations: Sequence[Operation], *, limits: LimitsSettings) -> dict[str, Any]:
+    """The whole document, of the operations that answer in JSON."""
     described = [one for one in operations if one.answer is not None]
     wanted: list[tuple[type[BaseModel], Modes]] = [(Error, "serialization")]
     for one in described:
@@ -35,9 +36,13 @@ def document(operations: Sequence[Operation], *, most_k: int) -> dict[str, Any]:
     _, definitions = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF)
     paths: dict[str, dict[str, Any]] = {}
     for one in described:
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, most_k)
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, limits.k)
     schemas = definitions["$defs"]
-    schemas["Context"]["properties"]["k"]["maximum"] = most_k
+    asked = schemas["Context"]["properties"]
+    asked["k"]["anyOf"][0]["maximum"] = limits.k
+    for some_ids in (asked["events"], asked["exclude"], asked["candidates"]["anyOf"][0]):
+        some_ids["maxItems"] = limits.ids
+    schemas["Pairs"]["properties"]["pairs"]["maxItems"] = limits.ids // 2
     return {
         "openapi": "3.1.0",
         "info": {

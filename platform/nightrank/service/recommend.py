@@ -26,14 +26,14 @@ from nightrank.service.schemas import Context, RecommendationsQuery
 Rows = NDArray[np.int32]
 
 
-def asked_in_url(release: Release, user_id: str, query: RecommendationsQuery, *, k: int) -> Context:
+def asked_in_url(release: Release, user_id: str, query: RecommendationsQuery) -> Context:
     """A request whose ids are texts of a URL. Raises RequestError for those that cannot be ids of this release."""
     model = release.model
     return Context.model_construct(
         user_id=parse_id(user_id, model.user_ids, what="user_id"),
         events=[],
         features={},
-        k=k,
+        k=query.k,
         categories=query.category,
         exclude=[parse_id(one, model.item_ids, what="exclude") for one in query.exclude],
         candidates=None,
@@ -59,15 +59,13 @@ def stored(release: Release, user_id: Id, *, k: int) -> dict[str, Any] | None:
     return _answer(release, user_id, source="precomputed", ranked=release.recommendations(row, k))
 
 
-def recommend(prepared: Prepared, asked: Context, *, most_k: int) -> dict[str, Any]:
-    """The answer, as schemas.Recommendations. Raises RequestError for what cannot be meant in this release."""
+def recommend(prepared: Prepared, asked: Context, *, k: int) -> dict[str, Any]:
+    """k items, as schemas.Recommendations. Raises RequestError for what cannot be meant in this release."""
     release = prepared.release
-    if asked.k > most_k:
-        raise RequestError(422, "k_too_large", f"k is {asked.k}; expected at most {most_k}")
     if asked.user_id is not None:
         native_id(asked.user_id, release.model.user_ids, what="user_id")
-    if asked.user_id is not None and is_plain(release, asked, k=asked.k):
-        plain = stored(release, asked.user_id, k=asked.k)
+    if asked.user_id is not None and is_plain(release, asked, k=k):
+        plain = stored(release, asked.user_id, k=k)
         if plain is not None:
             return plain
     user_row = None if asked.user_id is None else release.model.user_ids.find(asked.user_id)
@@ -78,9 +76,9 @@ def recommend(prepared: Prepared, asked: Context, *, most_k: int) -> dict[str, A
     excluded = np.union1d(_rows(release, asked.exclude, what="exclude"), seen).astype(np.int32)
     vector, source = _vector(prepared, user_row, given)
     if vector is None:
-        ranked = most_popular(release, asked.k, allowed=allowed, excluded=excluded)
+        ranked = most_popular(release, k, allowed=allowed, excluded=excluded)
     else:
-        ranked = _live(prepared, vector, asked.k, allowed=allowed, excluded=excluded)
+        ranked = _live(prepared, vector, k, allowed=allowed, excluded=excluded)
     answer = _answer(release, asked.user_id, source=source, ranked=ranked)
     if unknown := list(dict.fromkeys([*unknown, *given.unknown])):
         answer["unknown_items"] = unknown

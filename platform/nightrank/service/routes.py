@@ -38,7 +38,7 @@ def build_api(
         *_reading(Lists(holder, limits=limits, meters=meters)),
         *_steering(Steering(holder, keys=keys, meters=meters, jobs=jobs)),
     ]
-    described = orjson.dumps(document(operations, most_k=limits.k))
+    described = orjson.dumps(document(operations, limits=limits))
 
     async def openapi(call: Call) -> Page:
         return Page(b"application/json", described)

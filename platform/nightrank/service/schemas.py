@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, field_validator
 
 Id = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | str
 Source = Literal["precomputed", "live", "fold_in", "features", "popular"]
-Places = Annotated[int, Field(ge=1, description="how many items; by default 10")]
+Feature = bool | int | float | str | Annotated[list[str], Field(max_length=1_000, fail_fast=True)] | None
+MOST_FEATURES = 1_000
 
 
 class Asked(BaseModel):
-    """Base of what comes in."""
+    """Base of what comes in. A list stops at its first wrong entry: a megabyte of them costs no more than one."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -26,28 +27,40 @@ class Event(Asked):
 
     item_id: Id
     type: str | None = None
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(ge=1e-9, le=1e9)] = 1.0
 
 
 class Context(Asked):
     """What to recommend from: a user, events, features, and filters; see docs/http.md."""
 
     user_id: Id | None = None
-    events: list[Event] = []
-    features: dict[str, bool | int | float | str | list[str] | None] = {}
-    k: Places = 10
-    categories: list[str] = Field(default=[], description="items of any of these alone")
-    exclude: list[Id] = []
-    candidates: list[Id] | None = Field(default=None, description="rank these alone")
+    events: Annotated[list[Event], Field(fail_fast=True)] = []
+    features: dict[str, Feature] = Field(default={}, max_length=MOST_FEATURES)
+    k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how many items; null: 10")
+    categories: Annotated[list[str], Field(fail_fast=True)] = Field(
+        default=[], max_length=100, description="items of any of these alone"
+    )
+    exclude: Annotated[list[Id], Field(fail_fast=True)] = []
+    candidates: Annotated[list[Id], Field(fail_fast=True)] | None = Field(
+        default=None, description="rank these alone"
+    )
     include_seen: bool | None = Field(
         default=None, description="rank what the user has seen too; default: as the night did"
     )
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _few(cls, features: Any) -> Any:
+        """Counted before they are looked at: a dictionary has no first mistake to stop at."""
+        if isinstance(features, dict) and len(features) > MOST_FEATURES:
+            raise ValueError(f"at most {MOST_FEATURES} features, not {len(features)}")
+        return features
 
 
 class Batch(Asked):
     """Several requests at once, answered in order, from one release."""
 
-    requests: Annotated[list[Context], Field(max_length=100)]
+    requests: Annotated[list[Context], Field(max_length=100, fail_fast=True)]
 
 
 def _which(body: Any) -> str:
@@ -70,7 +83,7 @@ class Pair(Asked):
 class Pairs(Asked):
     """Whose rating, probability or score is asked for."""
 
-    pairs: list[Pair]
+    pairs: Annotated[list[Pair], Field(fail_fast=True)]
 
 
 class NoQuery(Asked):
