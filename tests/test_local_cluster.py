@@ -304,26 +304,6 @@ class TestEnvironment:
                 "  bind *:210110",
             ]
 
-    def test_haproxy_bounds_what_one_client_can_hold(self, tmp_path: Path) -> None:
-        """A slow request never reaches a replica, a replica has a bounded number of them, and a 503 says when to come
-        back; the fallback, which stands in while no replica is there, has no bound."""
-        config = tmp_path / "haproxy.cfg"
-        config.write_text(
-            "defaults\n    mode http\n    errorfile 503 /500.http\n"
-            "backend http-app\n    server A 127.0.0.1:1 check observe layer4\n    server B 127.0.0.1:2 check backup\n"
-        )
-        for _ in range(2):
-            haproxy.correct(config)
-        lines = [line.strip() for line in config.read_text().splitlines()]
-        assert lines[1:4] == ["timeout http-request 10s", "option http-buffer-request", "timeout queue 2s"]
-        assert lines[4] == "mode http"
-        assert lines[5].startswith("http-error status 503 ")
-        assert lines[5].endswith("hdr retry-after 1")
-        assert lines[7:] == [
-            "server A 127.0.0.1:1 check observe layer4 maxconn 128",
-            "server B 127.0.0.1:2 check backup",
-        ]
-
     @linux_only
     def test_our_haproxy_is_haproxy(self) -> None:
         """Serve starts it by path, with its own path in the environment; it must become the real one."""

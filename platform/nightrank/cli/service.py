@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightrank.cli.options import MaybeConfig, StoreUrl, chosen_store
 from nightrank.config.locations import nightrank_home
 from nightrank.errors import ClusterError, SettingsError
+
+if TYPE_CHECKING:
+    from nightrank.cluster.local import LocalCluster
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """Where the service goes. stay: returns never, and raises ClusterError when that cluster is gone."""
+
+    dashboard: str
+    port: int
+    ingress: str
+    is_own: bool
+    stay: Callable[[], object]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,10 +36,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _serve(
-    port: Annotated[int | None, typer.Option(help="Default: as in serve_config.yaml.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=2**16 - 1, help="Default: as in serve_config.yaml.")
+    ] = None,
     config: MaybeConfig = None,
     store: StoreUrl = None,
 ) -> None:
+    from nightrank.cluster.local import signals_interrupt
     from nightrank.service.deploy import deploy, withdraw
     from nightrank.service.places import places
     from nightrank.service.serve_config import load_serve_config
@@ -33,16 +50,26 @@ def _serve(
     served = load_serve_config()
     named = config is not None or store is not None
     url = chosen_store(config, store).url if named else served.args.store
-    with _dashboard(_kept_port(served.port) if port is None else port) as (dashboard, http_port, ingress):
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        signals_interrupt(),
+        _ground(_kept_port(served.port) if port is None else port, is_asked=port is not None) as ground,
+    ):
         try:
-            base = deploy(served, dashboard_url=dashboard, port=http_port, store=url)
-            typer.echo(places(served, base=base, ingress=ingress, dashboard_url=dashboard, store=url))
+            base = deploy(served, dashboard_url=ground.dashboard, port=ground.port, store=url)
+            typer.echo(
+                places(served, base=base, ingress=ground.ingress, dashboard_url=ground.dashboard, store=url)
+            )
             typer.echo("Ctrl-C stops it")
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
-                threading.Event().wait()
+            ground.stay()
         finally:
-            withdraw(served, dashboard_url=dashboard)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                last = (
+                    "" if ground.is_own else ": the replicas give their last answers, which may take a minute"
+                )
+                typer.echo(f"stopping{last}")
+            if not ground.is_own:  # one of our own is ended as a whole
+                withdraw(served, dashboard_url=ground.dashboard)
 
 
 def _kept_port(default: int) -> int:
@@ -56,9 +83,11 @@ def _kept_port(default: int) -> int:
 
 
 @contextlib.contextmanager
-def _dashboard(port: int) -> Iterator[tuple[str, int, str]]:
-    """(dashboard URL, HTTP port, ingress) of the cluster at RAY_ADDRESS, or of one started for this command."""
+def _ground(port: int, *, is_asked: bool) -> Iterator[_Ground]:
+    """The cluster at RAY_ADDRESS, or one started for this command. is_asked: on this port or not at all."""
     from nightrank.cluster.local import applied_env, local_cluster
+    from nightrank.cluster.ports import is_available
+    from nightrank.cluster.watch import watch
 
     joined = [os.environ.get(name, "") for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")]
     if any(joined):
@@ -68,7 +97,26 @@ def _dashboard(port: int) -> Iterator[tuple[str, int, str]]:
                 f"RAY_ADDRESS is {joined[1]}; the service is deployed over the dashboard: set "
                 "RAY_API_SERVER_ADDRESS to its address, such as http://127.0.0.1:8265"
             )
-        yield url, port, "the ingress that the cluster was started with"
+        yield _Ground(url, port, "the ingress that the cluster was started with", False, partial(watch, url))
         return
+    if is_asked and not is_available(port):
+        raise _taken(port)
     with local_cluster(home=nightrank_home(), http_port=port) as cluster, applied_env(cluster):
-        yield cluster.dashboard_url, cluster.http_port, cluster.ingress
+        if cluster.http_port != port:
+            if is_asked:  # somebody was faster
+                raise _taken(port)
+            typer.echo(f"port {port} is taken: the service is on {cluster.http_port}")
+        yield _Ground(
+            cluster.dashboard_url, cluster.http_port, cluster.ingress, True, partial(_stay, cluster)
+        )
+
+
+def _stay(cluster: LocalCluster) -> None:
+    while True:
+        cluster.wait(timeout_s=60.0)
+
+
+def _taken(port: int) -> ClusterError:
+    return ClusterError(
+        f"port {port} is taken, expected a free one: see who listens there (ss -ltnp), or name another with --port"
+    )

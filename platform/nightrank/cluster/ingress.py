@@ -22,6 +22,8 @@ RULES = (
     f" {{ req.fhdr_cnt(x-request-id) eq 1 }} {{ req.fhdr(x-request-id) -m reg ^{REQUEST_ID}$ }}",
     f"http-request del-header {_CONTROLS} -m reg",
 )
+# The line that Ray writes unless RAY_SERVE_HAPROXY_LOG_TARGET names another target.
+SYSLOG = "log 127.0.0.1:514 local0 info\n"
 
 
 def guarded(config: str) -> str:
@@ -30,4 +32,4 @@ def guarded(config: str) -> str:
         return config
     rules = "".join(f"    {rule}\n" for rule in RULES)
     config = re.sub(r"(?m)^(frontend http_frontend\n *bind [^\n]*\n)", lambda found: found[1] + rules, config)
-    return re.sub(r"(?m)^ *log 127\.0\.0\.1:514 local0 info\n", "", config)
+    return re.sub(rf"(?m)^ *{re.escape(SYSLOG)}", "", config)

@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -34,6 +34,14 @@ class LocalCluster:
     http_port: int
     ingress: Literal["haproxy", "proxy"]
     env: dict[str, str]
+    node: Node | None = field(default=None, repr=False)
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Return after `timeout_s`; raises ClusterError, which names the logs, once Ray has ended by itself."""
+        if self.node is not None and (code := self.node.exit_code(timeout_s=timeout_s)) is not None:
+            raise self.node.failure(
+                f"Ray ended by itself with exit code {code}, expected it to run until Ctrl-C"
+            )
 
 
 @contextlib.contextmanager
@@ -96,7 +104,7 @@ def run_foreground(
     Ray does not start, or ends by itself.
     """
     out = sys.stdout if out is None else out
-    with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
+    with contextlib.suppress(KeyboardInterrupt), signals_interrupt():
         node = start(
             home,
             http_port=http_port,
@@ -105,11 +113,11 @@ def run_foreground(
             object_store_bytes=_store_bytes(object_store_memory),
         )
         try:
-            out.write(_instructions(_describe(node)))
+            cluster = _describe(node)
+            out.write(_instructions(cluster))
             out.flush()
-            while (code := node.exit_code(timeout_s=60.0)) is None:
-                pass
-            raise node.failure(f"Ray ended by itself with exit code {code}, expected it to run until Ctrl-C")
+            while True:
+                cluster.wait(timeout_s=60.0)
         finally:
             node.stop()
 
@@ -121,6 +129,7 @@ def _describe(node: Node) -> LocalCluster:
         http_port=node.ports.http,
         ingress=node.ingress,
         env=dict(node.env),
+        node=node,
     )
 
 
@@ -158,7 +167,7 @@ def _reread_env() -> None:
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP unwind as Ctrl-C does; so does a SIGINT that the shell had set to be ignored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [(number, signal.signal(number, signal.default_int_handler)) for number in numbers]

@@ -73,6 +73,14 @@ def is_free(port: int) -> bool:
     return True
 
 
+def is_available(port: int) -> bool:
+    """Whether a local cluster would get this port: nobody listens there, and no other cluster holds it."""
+    holder = _hold(port) if is_free(port) else None
+    if holder is not None:
+        holder.close()
+    return holder is not None
+
+
 def reserve(*, http_port: int, dashboard_port: int) -> Ports:
     """Hold a whole block, and the two preferred ports where they are free and no cluster holds them.
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the operations, from the models that check requests, and the page that shows it."""
+"""The OpenAPI 3.1 document of the operations, from the models that check requests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ from nightrank.service.schemas import Error
 Modes = Literal["validation", "serialization"]
 REF = "#/components/schemas/{model}"
 ALWAYS = (422, 500, 503)  # a query or body that cannot be meant; a bug; overload, or nothing to answer from
-
-DOCS = b"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>nightrank</title>
-<link rel="stylesheet" href="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui.css"></head>
-<body><div id="ui"></div><script src="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"})</script></body></html>
-"""
 
 
 def document(operations: Sequence[Operation], *, limits: LimitsSettings) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import orjson
 from nightrank.config.service import LimitsSettings
 from nightrank.service import schemas
 from nightrank.service.api import Api, Call, Operation, Page
+from nightrank.service.docs_page import docs_page
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.job_schemas import JobRequest, JobState, JobSubmitted
 from nightrank.service.jobs import Jobs
 from nightrank.service.keys import Keys
 from nightrank.service.lists import Lists
 from nightrank.service.meters import Meters
-from nightrank.service.openapi import DOCS, document
+from nightrank.service.openapi import document
 from nightrank.service.stats import Stats
 from nightrank.service.steering import Steering
 
@@ -38,13 +39,14 @@ def build_api(
         *_reading(Lists(holder, limits=limits, meters=meters)),
         *_steering(Steering(holder, keys=keys, meters=meters, jobs=jobs)),
     ]
-    described = orjson.dumps(document(operations, limits=limits))
+    told = document(operations, limits=limits)
+    described, readable = orjson.dumps(told), docs_page(told)
 
     async def openapi(call: Call) -> Page:
         return Page(b"application/json", described)
 
     async def docs(call: Call) -> Page:
-        return Page(b"text/html; charset=utf-8", DOCS)
+        return Page(b"text/html; charset=utf-8", readable)
 
     for path, page in (("/openapi.json", openapi), ("/docs", docs)):
         operations.append(Operation("GET", path, "", page, None, role=None))
