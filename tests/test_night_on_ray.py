@@ -256,8 +256,9 @@ def test_the_service_answers_from_the_release_in_service(
 def assert_seen_by_operators(night: Night, url: str, release: str) -> None:
     """The replica's log says what it answers from; its counts are on the page that `nightrank serve` prints."""
     logs = Path(night.cluster.env["RAY_TMPDIR"], "ray/session_latest/logs/serve")
-    (text,) = [one.read_text() for one in logs.glob("replica_nightrank_Service_*.log")]
-    assert f"answering from release {release}" in text
+    texts = [one.read_text() for one in logs.glob("replica_nightrank_Service_*.log")]
+    assert len(texts) == 2
+    assert all(f"answering from release {release}" in text for text in texts)
     assert get(f"{url}/v1/stats")["swaps"] == {"done": 3, "refused": 0}
     served = load_serve_config(REPO / "serve_config.yaml")
     where = {"dashboard_url": night.cluster.dashboard_url, "store": str(night.store)}
