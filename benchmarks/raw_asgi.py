@@ -16,7 +16,6 @@ from ray import serve
 from ray.serve import Application
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-NOT_HERE = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
 
 
 def stored_answers(file: Path) -> Callable[..., Awaitable[None]]:
@@ -24,16 +23,11 @@ def stored_answers(file: Path) -> Callable[..., Awaitable[None]]:
     kept = json.loads(file.read_text("utf-8"))
     answers = {
         path: (
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(name.encode(), value.encode()) for name, value in answer["headers"]],
-            },
+            [(name.encode(), value.encode()) for name, value in answer["headers"]],
             {"type": "http.response.body", "body": answer["body"].encode()},
         )
         for path, answer in kept.items()
     }
-    nothing = (NOT_HERE, {"type": "http.response.body"})
 
     async def answer(scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         if scope["type"] == "lifespan":  # Serve waits for it to say that it has started
@@ -42,8 +36,14 @@ def stored_answers(file: Path) -> Callable[..., Awaitable[None]]:
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
             return
-        start, body = answers.get(scope["path"].removeprefix(scope.get("root_path", "")), nothing)
-        await send(start)
+        found = answers.get(scope["path"].removeprefix(scope.get("root_path", "")))
+        if found is None:
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+            return
+        headers, body = found
+        # A list of its own: Serve adds its request id to what it is given, so one list for all would grow for ever.
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
         await send(body)
 
     return answer

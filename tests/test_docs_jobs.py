@@ -11,9 +11,11 @@ import yaml
 from pydantic import BaseModel
 
 from nightrank.config.service import JobsSettings
-from nightrank.service.job_log import MAX_LINE_CHARS, MAX_LINES
-from nightrank.service.job_overrides import ALLOWED, settings_of
+from nightrank.service.job_log import END_CHARS, MAX_LINE_CHARS, MAX_LINES
+from nightrank.service.job_overrides import ALLOWED, MOST, settings_of
 from nightrank.service.job_schemas import JobRequest, JobState, JobSubmitted, Stage, State
+from nightrank.service.jobs import MOST_IN_PROGRESS
+from nightrank.service.jobs_api import MAX_ANSWER_BYTES
 from nightrank.service.stage_times import N_RUNS
 from pages import HTTP, ROOT, blocks, rows_of, section
 
@@ -22,6 +24,19 @@ def test_the_overrides_are_those_that_are_allowed() -> None:
     """The table has every key that may be changed, and no other."""
     said = [name for row in rows_of(HTTP, "override") for name in re.findall(r"[\w.]+", row["override"])]
     assert sorted(said) == sorted(ALLOWED)
+
+
+def test_the_limits_are_those_that_are_checked() -> None:
+    """Each setting that has one over HTTP, how many jobs there may be, and how much of a log is read."""
+    rows = rows_of(HTTP, "setting", "at most over HTTP")
+    said = {row["setting"].strip("`"): row["at most over HTTP"] for row in rows}
+    assert said == {name: f"{most:,}" for name, most in MOST.items()}
+    assert f"While {MOST_IN_PROGRESS} jobs of nightrank's are pending or running" in section(
+        HTTP, "POST /v1/jobs"
+    )
+    part = section(HTTP, "GET /v1/jobs/{job_id}")
+    assert f"longer than {MAX_ANSWER_BYTES // 2**20} MiB" in part
+    assert f"its last {END_CHARS // 2**10} KiB" in part
 
 
 def test_the_example_request_is_one() -> None:

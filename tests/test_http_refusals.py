@@ -252,7 +252,7 @@ def test_an_unexpected_failure_is_a_500_in_the_error_shape(
     def broken(*_: object) -> None:
         raise KeyError(str(service.published.folder))
 
-    monkeypatch.setattr(Release, "recommendations", broken)
+    monkeypatch.setattr(Release, "listed", broken)
     answer = service.get(user_path(0))
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "internal_error"

@@ -14,7 +14,7 @@ import made
 from asked import Client, Service, another, refusal, served, user_path
 from nightrank.config.service import LimitsSettings
 from nightrank.release.manifest import current
-from nightrank.service import reading, steering
+from nightrank.service import activation, reading
 from nightrank.service.key_file import add, listed, revoke
 from nightrank.service.keys import Keys
 from nightrank.service.meters import Meters
@@ -128,7 +128,7 @@ def test_activation_moves_current_and_rolls_back(
 
 
 def test_what_cannot_be_activated_is_refused_and_nothing_moves(
-    service: Service, keys: tuple[Keys, str, str], tmp_path: Path
+    service: Service, keys: tuple[Keys, str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unknown: 404. Damaged: 409 with what is wrong, without a place. Pinned: 409."""
     admin, before = keys[2], service.published.release.id
@@ -140,8 +140,13 @@ def test_what_cannot_be_activated_is_refused_and_nothing_moves(
     assert (status, code) == (409, "release_refused")
     assert "part-00000-of-00004.parquet" in message
     assert str(tmp_path) not in message
-    for unknown in ("nothing", "20261121T000000Z-000000000000", "a..b"):
+    assert (
+        f"release {broken.release.id!r} was not put in service: release {broken.release.id} is damaged"
+        in caplog.text
+    )
+    for unknown in ("nothing", "20261121T000000Z-000000000000", "a..b", "a%0Ab"):
         assert refusal(activate(service, unknown, admin))[:2] == (404, "unknown_release")
+    assert "a\nb" not in caplog.text
     service.holder.pin = before
     assert refusal(activate(service, before, admin))[:2] == (409, "pinned")
     assert current(service.published.store)[0] == before
@@ -152,7 +157,7 @@ def test_a_long_verification_goes_on_without_its_caller(
 ) -> None:
     """202 `verifying` where it takes longer than somebody waits; CURRENT moves all the same."""
     first, second = service.published.release.id, another(service, tmp_path).release.id
-    monkeypatch.setattr(steering, "ACTIVATION_S", 0.0)
+    monkeypatch.setattr(activation, "ACTIVATION_S", 0.0)
 
     async def scenario() -> dict[str, Any]:
         answer = await Client(service.api).asked("POST", f"/v1/releases/{first}/activate", **bearer(keys[2]))

@@ -39,6 +39,7 @@ def test_a_new_release_is_taken_over_on_refresh(service: Service, tmp_path: Path
         "held": service.published.release.id,
         "pinned": False,
         "problem": None,
+        "activation": None,
     }
     service.holder.refresh()
     answer = service.get(user_path(0), k=K).json()
@@ -139,7 +140,13 @@ def test_a_pin_stays_and_its_release_is_said(service: Service, tmp_path: Path) -
     new, held = another(service, tmp_path), service.published.release.id
     service.holder.follow(held)
     told = service.get("/v1/releases/current").json()
-    assert told == {"current": new.release.id, "held": held, "pinned": True, "problem": None}
+    assert told == {
+        "current": new.release.id,
+        "held": held,
+        "pinned": True,
+        "problem": None,
+        "activation": None,
+    }
     assert service.get(user_path(0)).json()["release"] == held
     service.holder.pin = None
     service.holder.refresh()
@@ -245,7 +252,8 @@ def test_a_removed_store_changes_nothing_for_those_who_hold_a_release(service: S
     assert "names no current release any more" in service.get("/readyz").json()["problem"]
 
 
-def test_a_pinned_release_that_was_removed_answers_everybody(service: Service) -> None:
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_release_that_was_removed_answers_everybody(service: Service, pinned: bool) -> None:
     """Erased or pruned on a local store: all that any request needs is open, and readiness says that it is gone."""
     users = service.published.release.model.user_ids.array.to_pylist()
     items = service.published.release.model.item_ids.array.to_pylist()
@@ -253,14 +261,15 @@ def test_a_pinned_release_that_was_removed_answers_everybody(service: Service) -
     paths += [item_path(item) for item in items]
     expected = [service.client.get(path).json() for path in paths]
     fresh = asked.served(service.published)
-    fresh.holder.follow(service.published.release.id)
+    fresh.holder.pin = service.published.release.id if pinned else None
+    fresh.holder.refresh()
     shutil.rmtree(service.published.folder)
     fresh.holder.refresh()
     assert [fresh.client.get(path).json() for path in paths] == expected
-    assert (
-        f"release {service.published.release.id} is not in the store"
-        in fresh.get("/readyz").json()["problem"]
-    )
+    problem = fresh.get("/readyz").json()["problem"]
+    assert f"release {service.published.release.id} is not in the store" in problem
+    assert problem.endswith("or follow CURRENT" if pinned else "activate or publish another")
+    assert fresh.get("/v1/releases/current").json()["problem"] == problem
 
 
 def test_publish_is_what_made_the_current_release(shared: Service) -> None:

@@ -85,6 +85,31 @@ def test_a_log_is_bounded() -> None:
     assert len(job_log.tail("x" * 10**6, told=str)[0]) == job_log.MAX_LINE_CHARS
 
 
+def test_of_a_long_log_the_end_is_read_and_no_stage_is_missed() -> None:
+    """Stages are found wherever they stand; a trace that the end begins within is no line of what happened."""
+    frames = "    values = secret(job)\n" * (job_log.END_CHARS // 10)
+    long = f'{LOG}Traceback (most recent call last):\n{frames}ValueError: bad\n{{"run": "x"}}\n'
+    assert job_log.stage_seconds(long) == {"train": 3.48, "score": 12.0}
+    assert job_log.summary(long, told=str) == {"run": "x"}
+    assert job_log.tail(long, told=str) == ["ValueError: bad", '{"run": "x"}']
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("publish: done in 1 s", {"publish": 1.0}),
+        ("18:05:15 publish: done in 1.5 s\r\n", {"publish": 1.5}),
+        ("x\r18:05:15 publish: done in 1 s\rx", {"publish": 1.0}),
+        ("train: done in 1 s\ntrain: done in 2 s", {"train": 2.0}),
+        ("a train: done in 1 s", {}),
+        ("xtrain: done in 1 s\n : done in 1 s\ntrain: done in a s\ntrain: done in 1 s.", {}),
+    ],
+)
+def test_a_stage_is_done_where_a_line_says_that_and_no_more(text: str, seconds: dict[str, float]) -> None:
+    """However the line begins and ends; of a stage done twice the last counts."""
+    assert job_log.stage_seconds(text) == seconds
+
+
 @pytest.mark.parametrize("last", ["", "{", "[1]", "1", "[" * 10**5])
 def test_only_an_object_at_the_end_is_a_summary(last: str) -> None:
     """What a job prints is not trusted to be JSON."""

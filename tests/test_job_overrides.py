@@ -19,7 +19,15 @@ from pydantic import BaseModel
 from nightrank.config.job import JobConfig, load_job
 from nightrank.config.reading import parse_yaml
 from nightrank.errors import SettingsError
-from nightrank.service.job_overrides import ALLOWED, MAX_COMMAND_BYTES, as_yaml, command, settings_of
+from nightrank.service.job_overrides import (
+    ALLOWED,
+    MAX_COMMAND_BYTES,
+    MOST,
+    as_yaml,
+    check_most,
+    command,
+    settings_of,
+)
 
 PLACES = (
     "/etc/passwd",
@@ -129,6 +137,28 @@ def test_an_override_changes_the_job_as_set_does(config: Path) -> None:
     assert job.score.k == 10
     assert job.events.type_weights == {"Add/to 'cart' $(x)": 2.5, "日本 😀\x7f\u2028": 1}
     assert job.events.half_life_days == 1e-7
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_a_slip_of_a_digit_is_refused_and_the_job_file_may_say_more(name: str, config: Path) -> None:
+    """Up to the limit all is well; beyond it only what the operator has written, also beside another override."""
+    section, key = name.split(".")
+
+    def checked(value: int, **of_file: int) -> None:
+        written = yaml.safe_load(config.read_text()) | ({section: of_file} if of_file else {})
+        config.with_name("written.yaml").write_text(yaml.safe_dump(written))
+        base = load_job(config.with_name("written.yaml"))
+        for override in ({name: value}, {section: {key: value}}, {name: value, "seed": 1}):
+            check_most(load_job(config.with_name("written.yaml"), overrides=settings_of(override)), base)
+
+    checked(MOST[name])
+    checked(MOST[name], **{key: MOST[name] + 1})
+    checked(MOST[name] + 1, **{key: MOST[name] + 1})
+    for of_file in ({}, {key: MOST[name] + 2}):
+        with pytest.raises(
+            SettingsError, match=f"{name}: found {MOST[name] + 1}, expected at most {MOST[name]}"
+        ):
+            checked(MOST[name] + 1, **of_file)
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))

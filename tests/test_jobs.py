@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from jobs_server import jobs_server
 from made import COLUMNS, make_events
 from nightrank.cluster.local import LocalCluster, applied_env
 from nightrank.config.service import JobsSettings
@@ -24,7 +25,7 @@ from nightrank.release.store import LocalStore
 from nightrank.service import jobs_api
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.job_schemas import JobRequest, JobState
-from nightrank.service.jobs import MARK, Jobs
+from nightrank.service.jobs import MARK, MOST_IN_PROGRESS, Jobs
 from nightrank.service.jobs_api import JobsApi
 from nightrank.service.refusal import RequestError
 
@@ -133,13 +134,64 @@ def test_a_dead_and_a_silent_address_end_in_time(
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         jobs = jobs_of(config, address=address)
         refused(lambda: jobs.state("x"), status=503, code="jobs_unavailable")
-        message = refused(lambda: jobs.submit(TRAIN), status=503, code="jobs_unavailable")
-        assert re.search(
-            r"job nightrank-train-\d{8}T\d{6}Z-[0-9a-f]{8} have been taken all the same", message
-        )
+        refused(lambda: jobs.submit(TRAIN), status=503, code="jobs_unavailable")
     assert "TimeoutError" in caplog.text
     refused(lambda: jobs.submit(TRAIN), status=503, code="jobs_unavailable")
     assert "ConnectionRefusedError" in caplog.text
+
+
+def test_a_submission_that_is_not_answered_may_have_been_taken(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller learns by which id to ask for it, before trying once more."""
+    monkeypatch.setattr(jobs_api, "SUBMIT_TIMEOUT_S", 0.1)
+    with jobs_server() as cluster:
+        cluster.takes.clear()
+        jobs = jobs_of(config, address=cluster.address)
+        message = refused(lambda: jobs.submit(TRAIN), status=503, code="jobs_unavailable")
+        job = re.search(
+            r"job (nightrank-train-\d{8}T\d{6}Z-[0-9a-f]{8}) have been taken all the same", message
+        )
+        assert job is not None
+        cluster.takes.set()
+        while job[1] not in cluster.jobs:
+            time.sleep(0.01)
+        assert jobs.state(job[1]).state == "SUCCEEDED"
+
+
+def test_no_more_than_a_few_jobs_are_in_progress(config: Path) -> None:
+    """Only nightrank's own that have not ended count, however they started; then it is 409."""
+    with jobs_server(state="PENDING") as cluster:
+        jobs = jobs_of(config, address=cluster.address)
+        for number in range(MOST_IN_PROGRESS):
+            cluster.add(f"other-{number}", status="RUNNING", metadata=None)
+            cluster.add(f"ended-{number}", status=("FAILED", "STOPPED")[number % 2], metadata={MARK: "train"})
+        cluster.add("by-hand", status="RUNNING", metadata={MARK: "nightly"})
+        taken = [jobs.submit(TRAIN).id for _ in range(MOST_IN_PROGRESS - 1)]
+        before = set(cluster.jobs)
+        message = refused(lambda: jobs.submit(TRAIN), status=409, code="jobs_busy")
+        assert f"{MOST_IN_PROGRESS} jobs of nightrank's are pending or running" in message
+        assert set(cluster.jobs) == before
+        cluster.jobs[taken[0]]["status"] = "SUCCEEDED"
+        assert jobs.submit(TRAIN).state == "PENDING"
+
+
+def test_a_log_that_is_too_long_is_said_to_be(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty fields alone would look like a job that did nothing."""
+    with jobs_server(log="18:05:15 train: done in 3.48 s\n" * 30_000) as cluster:
+        jobs = jobs_of(config, address=cluster.address)
+        cluster.add("x", metadata={MARK: "train"}, message="Job finished successfully.")
+        state = jobs.state("x")
+        assert (state.seconds, state.message) == ({"train": 3.48}, "Job finished successfully.")
+        monkeypatch.setattr(jobs_api, "MAX_ANSWER_BYTES", 2**19)
+        state = jobs.state("x")
+        assert (state.seconds, state.log) == ({}, [])
+        assert (
+            state.message
+            == "Job finished successfully; its log is longer than 0.5 MiB, more than is read here"
+        )
+        cluster.jobs["x"]["message"], cluster.log = None, None
+        assert jobs.state("x").message == "its log cannot be read just now; see the service's log"
 
 
 def test_the_token_is_that_of_the_settings_and_follows_no_redirect(
@@ -202,6 +254,8 @@ def test_rays_own_variables_name_the_token_where_the_settings_do_not(
         ({"events.half_life_days": -1}, "found -1, expected more than 0"),
         ({"train": {"model": "svd", "colour": 1}}, "train.colour: unknown key"),
         ({"objective.relevant": "${NIGHTRANK_SECRET}"}, "no variables"),
+        ({"score": {"k": 10_001}}, "score.k: found 10001, expected at most 10000; more can only be said in"),
+        ({"sweep.trials": 10**6, "score.buckets": 10**9}, "2 problems"),
     ],
 )
 def test_overrides_that_cannot_be_are_422_and_are_never_submitted(

@@ -63,6 +63,7 @@ def test_counts_add_up() -> None:
     meters.recommended("popular")
     meters.swapped("done")
     meters.swapped("refused")
+    meters.activated("refused")
     meters.holds("one", created=datetime.now(UTC) - timedelta(hours=5))
     told = json.loads(json.dumps(meters.told()))
     assert Stats.model_validate(told | {"stages": {}}).model_dump(mode="json", exclude={"stages"}) == told
@@ -77,6 +78,7 @@ def test_counts_add_up() -> None:
     assert 1.9 < told["latency_ms"]["precomputed"]["p50"] < 2.1
     assert 190 < told["latency_ms"]["all"]["p99"] < 210
     assert told["swaps"] == {"done": 1, "refused": 1}
+    assert told["activations"] == {"done": 0, "refused": 1}
     assert (told["replica"], told["release"]) == ("abc", "one")
     assert 17_999 < told["release_age_s"] < 18_100
 

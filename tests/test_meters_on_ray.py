@@ -34,6 +34,7 @@ def test_what_is_counted_appears_for_prometheus(cluster: LocalCluster) -> None:
                 self.prometheus = Prometheus(self.meters)
                 self.meters.holds("one", created=datetime(2020, 1, 1, tzinfo=UTC))
                 self.meters.swapped("refused")
+                self.meters.activated("refused")
 
             def answer(self, source: str, seconds: float) -> None:
                 self.meters.answered(route="/v1/test", source=source, status=200, seconds=seconds)
@@ -54,6 +55,7 @@ def test_what_is_counted_appears_for_prometheus(cluster: LocalCluster) -> None:
             assert found.get(("ray_nightrank_request_seconds_bucket_total", label(**by, le=le))) == count
         assert found["ray_nightrank_request_seconds_sum_total", label(**by)] == pytest.approx(20.022)
         assert found["ray_nightrank_swaps_total", label(outcome="refused")] == 1
+        assert found["ray_nightrank_activations_total", label(outcome="refused")] == 1
         assert found["ray_nightrank_release_held", label()] == 1
         assert found["ray_nightrank_release_age_seconds", label()] > 6 * 365 * 86400
         assert_is_told_where(cluster, url)

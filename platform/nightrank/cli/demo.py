@@ -128,7 +128,8 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _print_end(run: Run, done: dict[str, Any], *, skipped: list[str]) -> None:
-    folder = os.path.relpath(Path(run.store.url) / release_key(run.record.release, "recommendations"))
+    folder = Path(run.store.url) / release_key(run.record.release, "recommendations")
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     _heading(f"Parquet: {done['counts']['recommendations']} rows in {folder}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in done["seconds"].items())
     again = f" (done before: {', '.join(skipped)})" if skipped else ""

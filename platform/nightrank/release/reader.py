@@ -37,11 +37,14 @@ class Release:
 
     def recommendations(self, user_row: int, k: int | None = None) -> Ranked:
         """(item rows, scores) of a user's stored list, best first, without padding; of the first k places."""
+        return self._known(self.listed(user_row, k), "recommendations")
+
+    def listed(self, user_row: int, k: int | None = None) -> Ranked:
+        """The same for who checks the rows: those of a damaged file may be nobody's."""
         offsets = self.model.bucket_offsets
         bucket = bisect_right(self._bucket_bounds, user_row) - 1
         place = user_row - self._bucket_bounds[bucket]
-        ranked = _present(self._lists("recommendations", bucket, offsets), place, k)
-        return self._known(ranked, "recommendations")
+        return _present(self._lists("recommendations", bucket, offsets), place, k)
 
     def bucket_items(self, bucket: int) -> NDArray[np.int32]:
         """int32 (users, k): item rows of all users of a bucket, -1 after the end of a list. Not kept open."""
@@ -118,15 +121,17 @@ class Release:
 
     def _known(self, ranked: Ranked, what: str) -> Ranked:
         """The same, once every row in it is an item's; contents are otherwise verified by checksum alone."""
-        rows = ranked[0]
-        if (
-            rows.size and rows.view(np.uint32).max() >= self.model.card.n_items
-        ):  # a negative one is huge there
-            raise ReleaseError(
-                f"release {self.id} is damaged: {what} names item row {rows.max()} of {self.model.card.n_items}; "
-                "`nightrank releases verify` names all that is wrong with it"
-            )
+        unsigned = ranked[0].view(np.uint32)  # where a negative one is huge
+        if unsigned.size and unsigned.max() >= self.model.card.n_items:
+            raise self.misnamed(int(ranked[0].max()), what)
         return ranked
+
+    def misnamed(self, item_row: int, what: str) -> ReleaseError:
+        """The error of a list that names an item that there is not."""
+        return ReleaseError(
+            f"release {self.id} is damaged: {what} names item row {item_row} of {self.model.card.n_items}; "
+            "`nightrank releases verify` names all that is wrong with it"
+        )
 
     def _lists(self, table: str, part: int, offsets: NDArray[np.int64]) -> Ranked:
         if (table, part) not in self._opened:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -31,8 +31,7 @@ JSON = b"application/json"
 BEARER = {"www-authenticate": "Bearer"}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a handler is given: the path's texts, and query and body as their models (None: it has no body)."""
 
     path: Mapping[str, str]

@@ -38,11 +38,10 @@ class Service:
         keys = None if args.keys is None else Keys(Path(args.keys))
         meters = Meters(replica=serve.get_replica_context().replica_tag)
         export(meters)
-        refreshed = [] if keys is None else [keys.refresh]
+        if keys is not None:
+            keys.follow()
         opener = index_opener(args.live, partitions, threads=own_threads())
-        self.holder = ReleaseHolder(
-            open_store(args.store), open_index=opener, meters=meters, every_second=refreshed
-        )
+        self.holder = ReleaseHolder(open_store(args.store), open_index=opener, meters=meters)
         jobs = None if args.jobs is None else Jobs(args.jobs, told=self.holder.told)
         self.api = build_api(self.holder, limits=args.limits, keys=keys, meters=meters, jobs=jobs)
 

@@ -30,7 +30,7 @@ class Encoded:
         row = release.model.user_ids.find(user_id)
         if row is None:
             return None
-        rows, scores = release.recommendations(row, k)
+        rows, scores = release.listed(row, k)
         told = []
         if len(rows):
             numbers = orjson.dumps(scores.tolist())[1:-1].split(b",")
@@ -40,7 +40,9 @@ class Encoded:
         return b'{"user_id":%b%b%b]}' % (orjson.dumps(user_id), self._head, b",".join(told))
 
     def _encode(self, item: int) -> tuple[bytes, bytes]:
-        """An item's JSON before its rank, and after its score."""
+        """An item's JSON before its rank, and after its score. Raises ReleaseError for a row that is none's."""
+        if not 0 <= item < self._release.model.card.n_items:
+            raise self._release.misnamed(item, "recommendations")
         title = self._release.title(item)
         more: dict[str, Any] = {} if title is None else {"title": title}
         after = b"," + orjson.dumps(more)[1:] if more else b"}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from nightrank.config.locations import nightrank_home
@@ -29,7 +28,7 @@ PLACE = re.compile(r"\w+://\S+|(?<![\w.])/[^\s;,:()'\"]+")  # a URL or an absolu
 class ReleaseHolder:
     """prepared: what answers come from, None before there is any. problem: why the wanted release is not in use.
 
-    open_index: how a release's catalogue is made ready. every_second: called with each look at the store.
+    open_index: how a release's catalogue is made ready.
     """
 
     def __init__(
@@ -38,9 +37,8 @@ class ReleaseHolder:
         *,
         open_index: OpenIndex = in_process,
         meters: Meters | None = None,
-        every_second: Sequence[Callable[[], None]] = (),
     ) -> None:
-        self.store, self.open_index, self.every_second = store, open_index, every_second
+        self.store, self.open_index = store, open_index
         self.meters = Meters() if meters is None else meters
         self.pin: str | None = None
         self.prepared: Prepared | None = None
@@ -97,10 +95,17 @@ class ReleaseHolder:
             self.meters.swapped("done")
             self.meters.holds(wanted, created=datetime.fromisoformat(self.prepared.release.manifest.created))
             log.info("answering from release %s", wanted)
-        elif self.pin and self.store.sizes(release_key(wanted), ["manifest.json"]) == [None]:
+        elif self.store.sizes(release_key(wanted), ["manifest.json"]) == [
+            None
+        ]:  # costs what reading CURRENT does
+            cure = (
+                "pin another (`user_config`), or follow CURRENT"
+                if self.pin
+                else "activate or publish another"
+            )
             return (
                 f"release {wanted} is not in the store any more; what is open answers until this replica restarts: "
-                "pin another (`user_config`), or follow CURRENT"
+                f"{cure}"
             )
         return None
 
@@ -121,5 +126,3 @@ class ReleaseHolder:
             self._wake.wait(POLL_S)
             self._wake.clear()
             self.refresh()
-            for call in self.every_second:
-                call()

@@ -1,6 +1,7 @@
 """What may be said of a job's log over HTTP: its last lines, the seconds of its stages, its summary.
 
-Left out: frames of a trace (what was raised stays), the command line, places, addresses and tokens.
+Left out: frames of a trace (what was raised stays), the command line, places, addresses and tokens. Of a long log the
+end alone is read line by line; before it, stages that are done are searched for, without a look at every line.
 """
 
 from __future__ import annotations
@@ -11,8 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 MAX_LINES, MAX_LINE_CHARS = 100, 1_000
+END_CHARS = 2**18  # read line by line; a thousand times this takes seconds of Python
+MAX_FOUND = 1_000  # places where a stage may be done that are looked at, from the end on; a night has four
 
-_DONE = re.compile(r"(?:\d\d:\d\d:\d\d )?(sweep|train|score|publish): done in ([0-9]+(?:\.[0-9]+)?) s")
+_MARK = ": done in "
+_STAGE = re.compile(r"(?:\A|.*[\r\n])(?:\d\d:\d\d:\d\d )?(sweep|train|score|publish)", re.S)
+_STAGE_CHARS = len("\n00:00:00 publish")
+_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) s(?=[\r\n]|\Z)")
 _COMMAND = "Running entrypoint for job "  # Ray's first line: interpreter, job file, overrides
 _TRACE = re.compile(
     r"[\s|+-]*(?:(?:Exception Group )?Traceback \(most recent call last\):|File \".*\", line \d+)"
@@ -35,19 +41,33 @@ def without_addresses(text: str) -> str:
 
 def tail(text: str, *, told: Callable[[str], str]) -> list[str]:
     """The last lines that may be shown. told: hides places in a line."""
-    lines = [line for line in _without_traces(_COLOUR.sub("", text)) if line.strip()]
+    end = text[-END_CHARS:]
+    is_cut = len(end) < len(text)
+    if is_cut:
+        end = end.partition("\n")[2] or end
+    lines = [line for line in _without_traces(_COLOUR.sub("", end), in_trace=is_cut) if line.strip()]
     return [told(line[: 2 * MAX_LINE_CHARS])[:MAX_LINE_CHARS] for line in lines[-MAX_LINES:]]
 
 
 def stage_seconds(text: str) -> dict[str, float]:
     """Seconds of each stage that the job says it has done; not of those that were done before."""
-    found = (_DONE.fullmatch(line) for line in text.splitlines())
-    return {match[1]: float(match[2]) for match in found if match is not None}
+    found: dict[str, float] = {}
+    at = len(text)
+    for _ in range(MAX_FOUND):
+        at = text.rfind(_MARK, 0, at)
+        if at < 0:
+            break
+        start = max(0, at - _STAGE_CHARS)
+        stage = _STAGE.fullmatch(text, start, at)
+        seconds = _SECONDS.match(text, at + len(_MARK))
+        if stage is not None and seconds is not None:
+            found.setdefault(stage[1], float(seconds[1]))
+    return dict(reversed(found.items()))
 
 
 def summary(text: str, *, told: Callable[[str], str]) -> dict[str, Any] | None:
     """The JSON object that the log ends with, None where it ends with something else."""
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    last = text[-END_CHARS:].rstrip().rpartition("\n")[2]
     try:
         found = json.loads(last)
     except (ValueError, RecursionError):
@@ -63,8 +83,8 @@ def _told(value: Any, told: Callable[[str], str]) -> Any:
     return told(value) if isinstance(value, str) else value
 
 
-def _without_traces(text: str) -> Iterator[str]:
-    in_trace = False
+def _without_traces(text: str, *, in_trace: bool) -> Iterator[str]:
+    """in_trace: the first lines may be the rest of one."""
     for line in text.splitlines():
         if _TRACE.match(line):
             in_trace = True

@@ -26,6 +26,16 @@ ALLOWED = (*SECTIONS, *(f"events.{name}" for name in EVENT_KEYS))
 # words.
 MAX_COMMAND_BYTES = 100 * 2**10
 
+# Where a slip of a digit ends the store or the cluster: trials, rows of a list, files of a table. Parameters of a
+# family have bounds of their own (`nightrank.config.families`).
+MOST: Mapping[str, int] = {
+    "sweep.trials": 1_000,
+    "objective.k": 10_000,
+    "score.k": 10_000,
+    "score.buckets": 65_536,
+    "score.similar_items_k": 10_000,
+}
+
 _PLACE = re.compile(
     r"[/\\~$]"
 )  # no name of a family, metric, kind or rule has one; every place but a bare name has
@@ -42,6 +52,19 @@ def settings_of(overrides: Mapping[str, Any]) -> list[str]:
         text = f"found {n_bytes} bytes as a command line, expected at most {MAX_COMMAND_BYTES}"
         raise SettingsError(f"overrides: {text}; put what is long into the job file")
     return texts
+
+
+def check_most(job: JobConfig, base: JobConfig) -> None:
+    """Raises SettingsError where the job goes beyond `MOST`, unless the job file itself, `base`, says the same."""
+    problems = []
+    for name, most in MOST.items():
+        section, _, key = name.partition(".")
+        found, own = (getattr(getattr(one, section), key) for one in (job, base))
+        if found is not None and found > most and found != own:
+            cure = "more can only be said in the job file"
+            problems.append(Problem((section, key), f"found {shown(found)}, expected at most {most}; {cure}"))
+    if problems:
+        raise settings_error("overrides", problems)
 
 
 def command(words: Sequence[str]) -> str:

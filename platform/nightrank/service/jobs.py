@@ -21,7 +21,7 @@ from nightrank.config.job import JobConfig, load_job
 from nightrank.config.service import JobsSettings
 from nightrank.errors import SettingsError
 from nightrank.service import job_log
-from nightrank.service.job_overrides import command, settings_of
+from nightrank.service.job_overrides import check_most, command, settings_of
 from nightrank.service.job_schemas import JobRequest, JobState, JobSubmitted, Stage
 from nightrank.service.jobs_api import JobsApi
 from nightrank.service.refusal import RequestError
@@ -29,6 +29,9 @@ from nightrank.service.refusal import RequestError
 log = logging.getLogger("nightrank.service")
 
 MARK = "nightrank.stage"  # in a job's metadata: this is nightrank's, and which stage it runs
+# A night keeps the whole cluster busy, and each job is a process on the head node while it waits: one that works and
+# some that wait are enough, and a caller who repeats a call without end does not fill the node.
+MOST_IN_PROGRESS = 4
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -43,12 +46,14 @@ class Jobs:
     def submit(self, request: JobRequest) -> JobSubmitted:
         """Have the cluster run a stage; returns once it has taken the job, not once it runs.
 
-        Raises RequestError: 422 invalid_overrides, 503 jobs_unavailable.
+        One at a time: two side by side would not count each other. Raises RequestError: 422 invalid_overrides,
+        409 jobs_busy, 503 jobs_unavailable.
         """
-        told = self._teller(self._base())
+        base = self._base()
+        told = self._teller(base)
         try:
             settings = settings_of(request.overrides)
-            self._load(settings)
+            check_most(self._load(settings), base)
         except SettingsError as error:
             raise RequestError(422, "invalid_overrides", told(str(error))) from None
         job_id = f"nightrank-{request.stage}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
@@ -58,12 +63,27 @@ class Jobs:
             "metadata": {MARK: request.stage},
         }
         log.info("job %s: %s", job_id, ", ".join(settings) or "as the job file says")
+        self._check_busy()
         try:
             self._api.submit(job)
         except RequestError as error:  # an answer that was lost is no proof that the job was not taken
             message = f"{error}. Should job {job_id} have been taken all the same, asking for it tells"
             raise RequestError(503, "jobs_unavailable", message) from None
         return JobSubmitted(id=job_id, stage=request.stage, state="PENDING")
+
+    def _check_busy(self) -> None:
+        """Counts nightrank's own, however they were submitted."""
+        n_jobs = sum(
+            one.get("status") in ("PENDING", "RUNNING") and MARK in (one.get("metadata") or {})
+            for one in self._api.all_details()
+        )
+        if n_jobs >= MOST_IN_PROGRESS:
+            raise RequestError(
+                409,
+                "jobs_busy",
+                f"{n_jobs} jobs of nightrank's are pending or running; expected fewer than {MOST_IN_PROGRESS}: "
+                "wait until one has ended",
+            )
 
     def state(self, job_id: str) -> JobState:
         """What the cluster knows of a job. Raises RequestError: 404 unknown_job, 503 jobs_unavailable."""
@@ -77,7 +97,11 @@ class Jobs:
 
     def _described(self, job_id: str, stage: Stage, details: dict[str, Any]) -> JobState:
         told = self._teller(self._loaded_base())
-        text, state, message = self._api.log_of(job_id), details["status"], details.get("message")
+        state, message = details["status"], details.get("message")
+        text, problem = self._api.log_of(job_id)
+        said = None if message is None else told(_first_sentence(message))
+        if problem is not None:
+            said = problem if said is None else f"{said.removesuffix('.')}; {problem}"
         return JobState(
             id=job_id,
             stage=stage,
@@ -87,7 +111,7 @@ class Jobs:
             ended=_time(details.get("end_time")),
             seconds=job_log.stage_seconds(text),
             result=job_log.summary(text, told=told) if state == "SUCCEEDED" else None,
-            message=None if message is None else told(_first_sentence(message)),
+            message=said,
             log=job_log.tail(text, told=told),
         )
 

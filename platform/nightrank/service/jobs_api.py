@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from nightrank.config.service import JobsSettings
@@ -20,10 +20,21 @@ from nightrank.service.refusal import RequestError
 
 log = logging.getLogger("nightrank.service")
 
-# Two questions, or one submission, stay below the service's own limit for a request (10 s as shipped). A cluster that
-# is busy takes a second to take a job.
-TIMEOUT_S, SUBMIT_TIMEOUT_S = 4.0, 8.0
+# Two questions, or one and a submission, stay below the service's own limit for a request (10 s as shipped). A
+# cluster that is busy takes a second to take a job.
+TIMEOUT_S, SUBMIT_TIMEOUT_S = 3.0, 6.5
 MAX_ANSWER_BYTES = 32 * 2**20
+
+
+class JobLog(NamedTuple):
+    """A job's whole log so far. problem: why there is none of it, for anybody who asks over HTTP."""
+
+    text: str
+    problem: str | None = None
+
+
+class _TooLong(RequestError):
+    """An answer of more than `MAX_ANSWER_BYTES`."""
 
 
 class JobsApi:
@@ -44,14 +55,25 @@ class JobsApi:
             raise self._unavailable(f"GET of job {job_id} gave {type(found).__name__}, expected an object")
         return found
 
-    def log_of(self, job_id: str) -> str:
-        """The job's whole log so far; "" where it cannot be read (the service's log says why)."""
+    def all_details(self) -> list[dict[str, Any]]:
+        """What the cluster knows of every job, drivers that were not submitted included. Raises RequestError 503."""
+        found = self._call("GET", "/api/jobs/")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self._unavailable("GET of all jobs gave no list of objects")
+        return found
+
+    def log_of(self, job_id: str) -> JobLog:
+        """Never raises: a job can be told about without its log."""
         try:
             found = self._call("GET", f"/api/jobs/{job_id}/logs")
-            return "" if found is None else str(found["logs"])
+            return JobLog("") if found is None else JobLog(_text(found["logs"]))
+        except _TooLong:
+            return JobLog(
+                "", f"its log is longer than {MAX_ANSWER_BYTES / 2**20:g} MiB, more than is read here"
+            )
         except (RequestError, TypeError, KeyError):
             log.warning("the log of job %s cannot be read", job_id)
-            return ""
+            return JobLog("", "its log cannot be read just now; see the service's log")
 
     def token(self) -> str | None:
         """The cluster's token as the settings name it, else as Ray's variables do; None where tokens are off."""
@@ -84,14 +106,14 @@ class JobsApi:
         if status in (401, 403):
             cure = "is jobs.token (or RAY_AUTH_TOKEN_PATH of the replica) the cluster's?"
             raise self._unavailable(f"the token was refused ({status}: {text}); {cure}")
+        if len(data) > MAX_ANSWER_BYTES:
+            raise self._unavailable(f"{method} {path} gave more than {MAX_ANSWER_BYTES} bytes", kind=_TooLong)
         if status != 200:
             raise self._unavailable(f"{method} {path} gave status {status}: {text}")
         try:
             return json.loads(data)
         except ValueError:
-            raise self._unavailable(
-                f"{method} {path} gave no JSON, or too much of it: {text[:200]}"
-            ) from None
+            raise self._unavailable(f"{method} {path} gave no JSON: {text[:200]}") from None
 
     def _answer(self, method: str, path: str, body: bytes | None, *, timeout_s: float) -> tuple[int, bytes]:
         token = self.token()
@@ -105,18 +127,24 @@ class JobsApi:
             try:
                 connection.request(method, path, body=body, headers=headers)
                 answer = connection.getresponse()
-                return answer.status, answer.read(MAX_ANSWER_BYTES)
+                return answer.status, answer.read(MAX_ANSWER_BYTES + 1)
             finally:
                 connection.close()
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = f"{type(error).__name__}: {error}"
             raise self._unavailable(f"{method} {path} was not answered: {reason}") from None
 
-    def _unavailable(self, reason: str) -> RequestError:
+    def _unavailable(self, reason: str, *, kind: type[RequestError] = RequestError) -> RequestError:
         """The reason goes to the log; over HTTP nobody learns the place."""
         log.error("jobs API at %s: %s", self._settings.address, reason)
-        return RequestError(
+        return kind(
             503,
             "jobs_unavailable",
             "the cluster's jobs API does not answer as expected; see the service's log",
         )
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str):
+        raise TypeError(f"found {type(found).__name__}, expected a text")
+    return found

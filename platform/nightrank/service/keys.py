@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import logging
 import os
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from nightrank.service.key_file import KeyRecord, Role, Unusable, read_records, 
 
 log = logging.getLogger("nightrank.service")
 
+EVERY_S = 1.0
 _MAX_HEADER_BYTES = 256  # "Bearer " and a key are 53
 _SCHEME = b"bearer "
 
@@ -34,6 +37,18 @@ class Keys:
         except Unusable as error:
             raise SettingsError(f"key file {path}: {error}") from None
         self._held = _digests(records)
+
+    def follow(self) -> None:
+        """Look at the file every second from now on, in a thread that waits for nothing else."""
+        threading.Thread(target=self._loop, name="nightrank-keys", daemon=True).start()
+
+    def _loop(self) -> None:
+        while True:
+            time.sleep(EVERY_S)
+            try:
+                self.refresh()
+            except Exception:  # whatever it is, keys are revoked as long as the service runs
+                log.exception("the key file cannot be looked at; the keys read before stay in force")
 
     def refresh(self) -> None:
         """Read the file again where it changed; costs one stat otherwise. Never raises.

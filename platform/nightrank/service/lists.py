@@ -1,7 +1,8 @@
 """Handlers of the calls that read from a release: recommendations, history, similar items, predictions.
 
 Each takes what the holder holds when it begins, so an answer comes from one release only. Look-ups are answered at
-once; whatever computes or grows with the request is done in a thread.
+once, and so is what takes less than half a millisecond; whatever computes longer, or grows with the request, is done
+in a thread.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they w
 # ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for less than 0.1 s. Fewer than the
 # connections that HAProxy opens to a replica (`cluster.haproxy`), or it would never come to this.
 WAITING = 64
+FEW = 100  # places and ids: with so many, a request is answered where it is read, if the catalogue is ranked quickly
 Answer = TypeVar("Answer")
 
 
@@ -51,7 +53,7 @@ class Lists:
                 return Page(JSON, plain, source="precomputed")
         asked = asked_in_url(release, call.path["user_id"], query)
         self._check_ids(_ids_in(asked))
-        return await self._ranked(lambda: recommend(prepared, asked, k=k))
+        return await self._one(prepared, asked, k)
 
     async def recommendations(self, call: Call) -> dict[str, Any]:
         """POST /v1/recommendations: one request, or a batch of them."""
@@ -65,7 +67,11 @@ class Lists:
                     self.meters.recommended(one["source"])
             return {"responses": responses}
         self._check_ids(_ids_in(asked))
-        k = self._k(asked.k)
+        return await self._one(prepared, asked, self._k(asked.k))
+
+    async def _one(self, prepared: Prepared, asked: Context, k: int) -> dict[str, Any]:
+        if prepared.is_quick and not asked.events and max(k, _ids_in(asked)) <= FEW:
+            return recommend(prepared, asked, k=k)
         return await self._ranked(lambda: recommend(prepared, asked, k=k))
 
     def _each(self, prepared: Prepared, batch: Batch) -> list[dict[str, Any]]:

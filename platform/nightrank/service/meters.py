@@ -35,8 +35,8 @@ class Latencies:
 
 
 class Meters:
-    """`answered` and `recommended` belong to the event loop, `swapped` and `holds` to one other thread, the holder's;
-    what is read may be read from any."""
+    """`answered` and `recommended` belong to the event loop, `swapped` and `holds` to one other thread, the holder's,
+    `activated` to the one of activations; what is read may be read from any."""
 
     def __init__(self, *, replica: str | None = None) -> None:
         self.replica = replica
@@ -44,6 +44,7 @@ class Meters:
         self.requests: dict[tuple[str, str | None, int], Latencies] = {}
         self.lists: dict[str, int] = {}
         self.swaps: dict[str, int] = {"done": 0, "refused": 0}
+        self.activations: dict[str, int] = {"done": 0, "refused": 0}
         self.held: str | None = None
         self._created: float | None = None
 
@@ -68,6 +69,10 @@ class Meters:
     def swapped(self, outcome: Literal["done", "refused"]) -> None:
         """A release was wanted and put in use, or refused; the first one counts too."""
         self.swaps[outcome] += 1
+
+    def activated(self, outcome: Literal["done", "refused"]) -> None:
+        """A call of `activate` moved CURRENT, or was refused, also after its caller had left."""
+        self.activations[outcome] += 1
 
     def holds(self, release: str | None, *, created: datetime | None = None) -> None:
         """Which release answers from now on, and when it was made."""
@@ -95,6 +100,7 @@ class Meters:
             "fallback_share": fallback_share(self.lists.copy()),
             "latency_ms": _latencies(requests),
             "swaps": self.swaps.copy(),
+            "activations": self.activations.copy(),
         }
 
 

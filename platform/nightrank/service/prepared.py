@@ -6,6 +6,7 @@ It holds no copy of anything that grows with the users: their vectors, lists and
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from nightrank.models.fold_in import FoldIn, fold_in
+from nightrank.ranking import ItemIndex
 from nightrank.ranking.topk import TopK
 from nightrank.release.reader import Release
 from nightrank.service.encoded import Encoded
@@ -35,17 +37,22 @@ class Index(Protocol):
         """As `nightrank.ranking.ItemIndex.top_k`, to the bit."""
 
 
+QUICK_S = 0.0005  # as long as ten stored answers take; a thread's way there and back takes half of that
 OpenIndex = Callable[[Release], Index]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A release, its catalogue ready to be ranked, its fold-in where the family has one, its stored lists as JSON."""
+    """A release, its catalogue ready to be ranked, its fold-in where the family has one, its stored lists as JSON.
+
+    is_quick: the catalogue is ranked sooner than a thread could be woken for it and wake who waits.
+    """
 
     release: Release
     index: Index
     fold: FoldIn | None
     encoded: Encoded
+    is_quick: bool
 
 
 def in_process(release: Release) -> Index:
@@ -67,22 +74,37 @@ def prepare(release: Release, open_index: OpenIndex = in_process) -> Prepared:
     if model.card.n_items:
         release.title(0)
     fold = fold_in(model.card.family, params=model.card.params, item_vectors=model.item_vectors)
-    prepared = Prepared(release, open_index(release), fold, Encoded(release))
-    _warm(prepared)
-    return prepared
+    index = open_index(release)
+    _warm(release, index, fold)
+    is_quick = isinstance(index, ItemIndex) and _slowest_s(release, index) < QUICK_S
+    return Prepared(release, index, fold, Encoded(release), is_quick)
 
 
-def _warm(prepared: Prepared) -> None:
+def _slowest_s(release: Release, index: Index) -> float:
+    """Seconds that ranking takes, of the slowest of some users; of each the faster of two tries."""
+    users = release.model.user_vectors
+    slowest = 0.0
+    for row in range(0, len(users), max(1, len(users) // 8)):
+        tries = []
+        for _ in range(2):
+            started = time.perf_counter()
+            index.top_k(users[row : row + 1], 100)
+            tries.append(time.perf_counter() - started)
+        slowest = max(slowest, min(tries))
+    return slowest
+
+
+def _warm(release: Release, index: Index, fold: FoldIn | None) -> None:
     """Rank once as any request may: compiled code is loaded and the items' pages are there before anybody waits."""
-    model = prepared.release.model
+    model = release.model
     if model.card.n_users == 0 or model.card.n_items == 0:
         return
     first = model.seen[:1]
     exclude = csr_matrix((first.data, first.indices, first.indptr), shape=first.shape)
     vectors = [model.user_vectors[:1]]
-    if prepared.fold is not None:
-        vectors.append(prepared.fold(exclude).vectors)
+    if fold is not None:
+        vectors.append(fold(exclude).vectors)
     with contextlib.suppress(RequestError):  # partitions that are not there yet: stored answers need none
         for vector in vectors:
-            prepared.index.top_k(vector, 1, exclude=exclude)
-            prepared.index.top_k(vector, 1, allow=np.zeros(1, dtype=np.int32))
+            index.top_k(vector, 1, exclude=exclude)
+            index.top_k(vector, 1, allow=np.zeros(1, dtype=np.int32))

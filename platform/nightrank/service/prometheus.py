@@ -31,6 +31,7 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "nightrank_request_seconds_sum": (("route", "source"), "Seconds that requests took"),
     "nightrank_swaps": (("outcome",), "Releases put in use or refused"),
+    "nightrank_activations": (("outcome",), "Calls of activate that moved CURRENT or were refused"),
 }
 GAUGES: dict[str, str] = {
     "nightrank_release_age_seconds": "Seconds since the release in use was made; absent without one",
@@ -110,4 +111,6 @@ def totals(meters: Meters) -> dict[tuple[str, Label], float]:
         add("nightrank_recommendations", (source,), n)
     for outcome, n in meters.swaps.copy().items():
         add("nightrank_swaps", (outcome,), n)
+    for outcome, n in meters.activations.copy().items():
+        add("nightrank_activations", (outcome,), n)
     return found

@@ -129,7 +129,7 @@ def _steering(steering: Steering) -> list[Operation]:
             JobSubmitted,
             body=JobRequest,
             status=202,
-            errors=(404,),
+            errors=(404, 409),
             **admin,
         ),
         Operation(

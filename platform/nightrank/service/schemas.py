@@ -212,6 +212,15 @@ class Releases(BaseModel):
     broken: dict[str, str] = Field(description="releases that cannot be read, and why")
 
 
+class LastActivation(BaseModel):
+    """How the last call of `activate` went that the answering replica took."""
+
+    release: str
+    state: Literal["verifying", "activated", "refused"]
+    reason: str | None = Field(description="why it was refused")
+    at: str = Field(description="since when it is in this state, UTC")
+
+
 class CurrentRelease(BaseModel):
     """current: what CURRENT names; held: what the answering replica uses; problem: why they differ."""
 
@@ -219,6 +228,7 @@ class CurrentRelease(BaseModel):
     held: str | None
     pinned: bool
     problem: str | None
+    activation: LastActivation | None = Field(description="null before any")
 
 
 class Activation(BaseModel):

@@ -31,6 +31,13 @@ class Swaps(BaseModel):
     refused: int
 
 
+class Activations(BaseModel):
+    """Calls of `activate` that moved `CURRENT`, and those that were refused."""
+
+    done: int
+    refused: int
+
+
 class Stats(BaseModel):
     """What the replica that answers has done since it started; another one may answer the next time."""
 
@@ -43,6 +50,7 @@ class Stats(BaseModel):
     fallback_share: float | None = Field(description="share of `popular` among them; null before the first")
     latency_ms: dict[str, Quantiles] = Field(description="of `all` requests, and of single lists by `source`")
     swaps: Swaps
+    activations: Activations
     stages: dict[str, StageSeconds] = Field(
         description="of the newest runs in the store, however they were started"
     )
