@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 import pages
 from made import Published
+from nightrank.cluster.haproxy import ANSWERS
 from nightrank.config.service import LimitsSettings
 from nightrank.service import schemas
 from nightrank.service.holder import ReleaseHolder
@@ -107,6 +108,13 @@ def test_the_error_codes_are_those_in_the_code() -> None:
     """The table has every (status, code) that the service can answer, and no other."""
     said = {(row["status"], row["code"]) for row in rows_of(HTTP, "status", "code")}
     assert said == set(codes_in_the_code())
+
+
+def test_haproxys_answers_are_those_it_is_given() -> None:
+    """The table of what HAProxy says for replicas that cannot."""
+    table = rows_of(HTTP, "HAProxy's status", "its code")
+    said = [(int(row["HAProxy's status"]), row["its code"].strip("`")) for row in table]
+    assert said == [(status, code) for status, code, _ in ANSWERS]
 
 
 def codes_in_the_code() -> Iterator[tuple[str, str]]:

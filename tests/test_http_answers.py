@@ -190,7 +190,7 @@ def test_nothing_published_is_503_and_becomes_ready_by_itself(shared: Service, t
         assert waiting.error(path)[:2] == (503, "no_release")
     assert waiting.get("/healthz").status_code == 200
     assert waiting.get("/v1/releases").json() == {"current": None, "releases": [], "broken": {}}
-    nothing = {"current": None, "held": None, "pinned": False, "problem": None}
+    nothing = {"current": None, "held": None, "pinned": False, "problem": None, "activation": None}
     assert waiting.get("/v1/releases/current").json() == nothing
     made.copied(shared.published, tmp_path)
     waiting.holder.refresh()

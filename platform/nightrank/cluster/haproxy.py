@@ -33,7 +33,7 @@ _DEFAULTS = "    timeout http-request 10s\n    option http-buffer-request\n    t
 _PER_REPLICA = 128
 # HAProxy's own answers, in the shape of the service's; Ray makes plain 500 of the last three. What it says before it
 # has read a whole head, 400 or 408, is fixed.
-_ANSWERS = (
+ANSWERS = (
     (408, "request_too_slow", "the body took longer than 10 s to arrive"),
     (502, "replica_lost", "the replica ended before it had answered; try a GET again"),
     (503, "unavailable", "no replica took the request; try again in a second"),
@@ -120,7 +120,7 @@ def _replacements() -> list[tuple[str, str, str]]:
         f"    http-error status {status} content-type application/json string "
         f"""'{{"error":{{"code":"{code}","message":"{message}"}}}}'"""
         f"{' hdr retry-after 1' if status == 503 else ''}\n"
-        for status, code, message in _ANSWERS
+        for status, code, message in ANSWERS
     )
     return [
         *((f"page on port {port}", rf"(?m)^( *bind )\*?:({port})$", r"\g<1>127.0.0.1:\2") for port in ports),

@@ -25,9 +25,10 @@ from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import Batch, Context
 
 ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they wait for others
-# Beyond these a caller is told at once to come back, and look-ups, which take no thread, go on as before. A replica
-# ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for less than 0.1 s. Fewer than the
-# connections that HAProxy opens to a replica (`cluster.haproxy`), or it would never come to this.
+# Beyond these a caller is told at once to come back, and look-ups, which take no thread, go on as before, once
+# HAProxy has let them in. A replica ranks some 900 a second (benchmarks/http_load.py), so the last of them waits for
+# less than 0.1 s. Fewer than the connections that HAProxy opens to a replica (`cluster.haproxy`), or it would never
+# come to this.
 WAITING = 64
 FEW = 100  # places and ids: with so many, a request is answered where it is read, if the catalogue is ranked quickly
 Answer = TypeVar("Answer")
