@@ -75,6 +75,8 @@ def test_every_correction_finds_its_line(written: dict[str, str], which: str) ->
         "option http-buffer-request",
         "timeout queue 2s",
     ]
+    assert "retry-on conn-failure empty-response" in lines
+    assert "http-request disable-l7-retry unless METH_GET" in lines
     answers = [line.split()[2] for line in lines if line.startswith("http-error status")]
     assert answers == ["408", "502", "503", "504"]
 

@@ -123,6 +123,7 @@ def _replacements() -> list[tuple[str, str, str]]:
         for status, code, message in ANSWERS
     )
     return [
+        ("retries", r"(?m)^( *retry-on conn-failure)$", r"\1 empty-response"),
         *((f"page on port {port}", rf"(?m)^( *bind )\*?:({port})$", r"\g<1>127.0.0.1:\2") for port in ports),
         ("admin socket of mode 666", r"(?m)^( *stats socket \S+ mode) 666\b", r"\1 600"),
         ("error files", r"(?m)^( *errorfile 50[234] .*\n)+", answers),

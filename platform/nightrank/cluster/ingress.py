@@ -21,6 +21,9 @@ RULES = (
     "http-request del-header x-request-id unless"
     f" {{ req.fhdr_cnt(x-request-id) eq 1 }} {{ req.fhdr(x-request-id) -m reg ^{REQUEST_ID}$ }}",
     f"http-request del-header {_CONTROLS} -m reg",
+    # A GET whose replica ended without a word is asked of another one (haproxy.py: retry-on empty-response); nothing
+    # else is, as it may have been done.
+    "http-request disable-l7-retry unless METH_GET",
     # Look-ups stand in HAProxy's queue as if they had come 800 ms earlier: beside a flood of requests that have to be
     # ranked, which wait for a second, they hardly wait, and in a flood of look-ups the others are not left for ever.
     "http-request set-priority-offset int(-800) if METH_GET !{ query -m sub category= exclude= include_seen= }",
