@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -110,7 +111,7 @@ def test_a_lease_that_is_renewed_elsewhere_is_refused(store: Store, monkeypatch:
     def renew(seconds: float) -> None:
         from_elsewhere(store, held_s=61.0)
 
-    monkeypatch.setattr(leases.time, "sleep", renew)
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=time.monotonic, sleep=renew))
     with pytest.raises(StoreConflict, match="process 1 on node-7"), leased(store, KEY):
         pass
 
@@ -122,7 +123,7 @@ def test_a_lease_given_back_while_waiting_is_taken(store: Store, monkeypatch: py
     def give_back(seconds: float) -> None:
         store.put(KEY, json.dumps({"owner": None, "expires": "", "held_s": 60.0}).encode())
 
-    monkeypatch.setattr(leases.time, "sleep", give_back)
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=time.monotonic, sleep=give_back))
     with leased(store, KEY):
         assert record(store)["owner"]["pid"] == os.getpid()
 
@@ -276,8 +277,10 @@ def test_garbage_makes_nobody_wait_for_ever(store: Store, monkeypatch: pytest.Mo
     """Whatever a record says, its owner has 10 minutes to renew it."""
     from_elsewhere(store, held_s=1e12)
     clock = [0.0]
-    monkeypatch.setattr(leases.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(leases.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    fake = SimpleNamespace(
+        monotonic=lambda: clock[0], sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds)
+    )
+    monkeypatch.setattr(leases, "time", fake)  # of this module alone: other threads sleep too
     assert leases._free(store, KEY) is not None
     assert clock[0] == 600.0
     for held_s in ("NaN", "Infinity", "-1", "0"):

@@ -93,7 +93,7 @@ def test_answers_from_s3_are_those_of_a_local_store(
 
 
 def test_a_service_brings_everything_before_it_flips(release: Published, bucket: Bucket) -> None:
-    """Once a release is held, answers ask the store for nothing but CURRENT."""
+    """Once a release is held, answers ask the store for nothing; the watcher asks for CURRENT and its manifest."""
     held = ReleaseHolder(open_store(release.store.url))
     held.refresh()
     assert held.prepared is not None
@@ -103,7 +103,7 @@ def test_a_service_brings_everything_before_it_flips(release: Published, bucket:
             recommend(held.prepared, Context(user_id=user, exclude=exclude), k=10)
     assert bucket.server.requests == []
     held.refresh()
-    assert [path.rpartition("/")[2] for _, path in bucket.server.requests] == [CURRENT]
+    assert [path.rpartition("/")[2] for _, path in bucket.server.requests] == [CURRENT, "manifest.json"]
 
 
 def test_what_s3_answered_is_told_without_where_it_was_asked(

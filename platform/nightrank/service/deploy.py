@@ -19,6 +19,7 @@ from nightrank.config.service import ServeConfig
 from nightrank.errors import ClusterError
 from nightrank.service.serve_config import IMPORT_PATH, with_partitions
 
+GONE_S = 20.0  # in which a Serve that was taken down is gone
 READY_TIMEOUT_S = 90.0
 
 
@@ -43,7 +44,7 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
                 "application to that configuration and use `serve deploy`"
             )
         _can_listen(client.get_serve_details(), port, dashboard_url=dashboard_url)
-        client.deploy_applications(raw)
+        _hand_over(client, raw)
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"Serve on {dashboard_url} refused the application: {error}") from None
     prefix = (ours.get("route_prefix") or "/").rstrip("/")
@@ -51,6 +52,20 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     url = f"http://[{host}]:{port}{prefix}" if ":" in host else f"http://{host}:{port}{prefix}"
     _wait(client, url)
     return url
+
+
+def _hand_over(client: ServeSubmissionClient, raw: dict[str, Any]) -> None:
+    """Deploy. A Serve that was taken down a moment ago still answers to its name, and dies while it is asked."""
+    deadline = time.monotonic() + GONE_S
+    while True:
+        try:
+            client.deploy_applications(raw)
+        except RuntimeError as error:
+            if "ActorDiedError" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def withdraw(config: ServeConfig, *, dashboard_url: str) -> None:
