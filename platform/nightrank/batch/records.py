@@ -32,7 +32,7 @@ class BucketRecord(_Record):
 
 class _Chosen(_Record):
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
 
 
 class _Winner(_Chosen):
@@ -97,7 +97,7 @@ class TrialRecord(_Record):
 
     trial: str
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     seed: int
     origin: str
     state: Literal["running", "done", "stopped", "failed"]

@@ -37,7 +37,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     release: str | None = None
 
     def as_line(self) -> bytes:

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from nightrank.batch.trials import DONE, FAILED, RUNNING, STOPPED, Spec, spec_of
-from nightrank.config.families import Choices, Number, Range, Space
+from nightrank.config.families import Choices, Range, Space, Value
 
 Models = Mapping[str, Mapping[str, Space]]
 Record = Mapping[str, Any]
@@ -71,7 +71,7 @@ class Proposal:
             for values in itertools.product(*(_all(space) for space in spaces.values())):
                 yield spec_of(family, dict(zip(spaces, values, strict=True)))
 
-    def values(self, family: str, params: Mapping[str, Number]) -> dict[str, Any] | None:
+    def values(self, family: str, params: Mapping[str, Value]) -> dict[str, Any] | None:
         """A recipe in Optuna's names, None where it lies outside the space."""
         if family not in self.models or params.keys() != self.models[family].keys():
             return None
@@ -230,7 +230,7 @@ def _size(space: Space) -> float:
     return int(space.high) - int(space.low) + 1 if whole else math.inf
 
 
-def _all(space: Space) -> Sequence[Number]:
+def _all(space: Space) -> Sequence[Value]:
     return space.values if isinstance(space, Choices) else range(int(space.low), int(space.high) + 1)
 
 
@@ -242,5 +242,7 @@ def _rounded(value: Any, space: Space) -> Any:
     return rounded if _holds(space, rounded) else value
 
 
-def _holds(space: Space, value: Number) -> bool:
-    return value in space.values if isinstance(space, Choices) else space.low <= value <= space.high
+def _holds(space: Space, value: Value) -> bool:
+    if isinstance(space, Choices) or isinstance(value, str):
+        return isinstance(space, Choices) and value in space.values
+    return space.low <= value <= space.high

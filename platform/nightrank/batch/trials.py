@@ -41,7 +41,7 @@ def metric_of(job: JobConfig) -> str:
     return f"{job.objective.metric}@{job.objective.k}"
 
 
-def spec_of(family: str, params: Mapping[str, int | float]) -> Spec:
+def spec_of(family: str, params: Mapping[str, int | float | str]) -> Spec:
     """A recipe with the id that its records go by: a hash of family and parameters."""
     content = json.dumps([family, dict(sorted(params.items()))])
     return {

@@ -44,7 +44,7 @@ class Plan:
     """What the command line asks for, checked before any file is read. rules: of train's events."""
 
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     metrics: tuple[MetricSpec, ...]
     label: Rule | None
     relevant: Rule | None
@@ -118,7 +118,7 @@ def _plan(
         rule = None if label is None else parse_rule(label)
     except ValueError as error:
         raise SettingsError(f"evaluate: {error}") from None
-    check_specs(specs, rule=rule, link=link_of(model))
+    check_specs(specs, rule=rule, link=link_of(model, recipe.params))
     if rule is not None and not any(spec.needs_rule for spec in specs):
         raise SettingsError(
             f'evaluate: --label "{rule}" makes labels, and none of {metrics} looks at labels; which pairs are '

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 Number = int | float
+Value = int | float | str
 
 
 @dataclass(frozen=True)
 class Choices:
     """One of a few values; a single one is a fixed parameter."""
 
-    values: tuple[Number, ...]
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,37 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A parameter that is one of a few words: its default, and the family's own search space for it."""
+
+    words: tuple[str, ...]
+    default: str
+    space: Choices
+    kind: type[str] = str
+
+    def problem(self, value: object) -> str | None:
+        """What was expected, where a value cannot be this parameter; None where it can."""
+        return None if value in self.words else f"expected {self.expected()}"
+
+    def expected(self) -> str:
+        """The words."""
+        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+
+
+@dataclass(frozen=True)
 class Family:
     """A model family; `searchable` if a sweep may try it.
 
     combine: what repeated pairs combine by where a job says nothing: sum (they are counts) or last (ratings).
+    uses_features: learns from the features of users and items, so its catalogue has the rows of `items` too.
     """
 
-    params: Mapping[str, Param]
+    params: Mapping[str, Param | Word]
     searchable: bool = True
     combine: str = "sum"
+    uses_features: bool = False
 
-    def defaults(self) -> dict[str, Number]:
+    def defaults(self) -> dict[str, Value]:
         """Every parameter's default."""
         return {name: param.default for name, param in self.params.items()}
 

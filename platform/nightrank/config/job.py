@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from nightrank.config.events import EventsConfig, ItemsConfig
-from nightrank.config.families import Number, Space, combines
+from nightrank.config.families import Space, Value, combines
 from nightrank.config.locations import absolute_path, check_store, home_store, is_relative
 from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
@@ -47,7 +47,7 @@ class TrainConfig(StrictModel):
     """A family by name (the sweep is skipped, `params` are complete), or null for the sweep's winner."""
 
     model: str | None = None
-    params: dict[str, Number] = Field(default_factory=dict, validate_default=True)
+    params: dict[str, Value] = Field(default_factory=dict, validate_default=True)
 
     @field_validator("model")
     @classmethod

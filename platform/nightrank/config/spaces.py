@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightrank.config.families import FAMILIES, Choices, Family, Number, Param, Range, Space
+from nightrank.config.families import FAMILIES, Choices, Family, Param, Range, Space, Value, Word
 from nightrank.config.problems import Problem, ProblemsError, nearest, shown
 
 
@@ -32,7 +32,7 @@ def parse_models(raw: Any) -> dict[str, dict[str, Space]]:
     return models
 
 
-def parse_params(family: Family, raw: dict[Any, Any]) -> dict[str, Number]:
+def parse_params(family: Family, raw: dict[Any, Any]) -> dict[str, Value]:
     """Every parameter's value, defaults filled in. Raises ProblemsError."""
     problems: list[Problem] = []
     values = family.defaults()
@@ -93,11 +93,12 @@ def _parse_family(family: Family, raw: Any) -> dict[str, Space]:
     return spaces
 
 
-def _parse_space(param: Param, raw: Any) -> Space:
-    if isinstance(raw, dict):
+def _parse_space(param: Param | Word, raw: Any) -> Space:
+    if isinstance(raw, dict) and isinstance(param, Param):
         return _parse_range(param, raw)
     values = raw if isinstance(raw, list) else [raw]
-    expected = f"expected {param.expected()}, a list of such, or {{low, high, log}}"
+    ranges = ", or {low, high, log}" if isinstance(param, Param) else ""
+    expected = f"expected {param.expected()}, a list of such{ranges}"
     wrong = [
         Problem((position,) if isinstance(raw, list) else (), f"found {shown(value)}, {expected}")
         for position, value in enumerate(values)

@@ -22,6 +22,7 @@ from nightrank.config.strict import validate
 from nightrank.data.combining import combined, ways_to_combine
 from nightrank.data.counts import Counts
 from nightrank.data.events import DAY_S, Events, table_events
+from nightrank.data.features import SideFeatures
 from nightrank.data.frames import frame_table
 from nightrank.data.grouping import occurrences
 from nightrank.data.ids import Ids
@@ -42,6 +43,7 @@ class Interactions:
     n_zero_pairs: pairs dropped because their weights combined to zero.
     counts: what was read and dropped on the way here; all 0 where the events came from elsewhere.
     by_item: user_items transposed, where somebody has it at hand (`item_users`).
+    features: of these users and items, row by row, for families that learn from them (`features.with_features`).
     """
 
     user_ids: Ids
@@ -52,6 +54,7 @@ class Interactions:
     n_zero_pairs: int = 0
     counts: Counts = field(default_factory=Counts)
     by_item: csr_matrix | None = None
+    features: SideFeatures | None = None
 
     @classmethod
     def from_arrow(
@@ -118,6 +121,7 @@ class Interactions:
                 user_items=_csr(ends, matrix.indices[keep], matrix.data[keep], n_items=len(self.item_ids)),
                 times=None if self.times is None else self.times[keep],
                 by_item=None,
+                features=None,
             )
         )
         if self.times is not None and len(self.times):
@@ -190,6 +194,7 @@ def _with_occurring(interactions: Interactions) -> Interactions:
         item_ids=_picked(interactions.item_ids, has_item),
         user_items=_csr(indptr, rows[matrix.indices], matrix.data, n_items=int(has_item.sum())),
         by_item=None,
+        features=None,
     )
 
 

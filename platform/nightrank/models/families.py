@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nightrank.config.rules import Rule
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 from nightrank.models.als import fit_als
@@ -24,32 +25,35 @@ FITS: dict[str, Callable[[Interactions, Params, Fitting], FactorModel]] = {
     "svd": fit_svd,
 }
 
-LINKS: dict[str, Link] = {"svd": "identity"}
+LINKS: dict[tuple[str, object], Link] = {  # by family and task
+    ("svd", None): "identity",
+}
 
 
-def link_of(family: str) -> Link:
-    """The link of a family's models (`FactorModel`), known before one is fitted."""
-    return LINKS.get(family, "none")
+def link_of(family: str, params: Params) -> Link:
+    """The link of the models of a recipe (`FactorModel`), known before one is fitted."""
+    return LINKS.get((family, params.get("task")), "none")
 
 
-def fit(
+def fit(  # noqa: PLR0913  all that `Fitting` holds, by name
     family: str,
     interactions: Interactions,
     *,
     params: Params,
     seed: int,
     threads: int = 1,
+    label: Rule | None = None,
     start: FactorModel | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FactorModel:
     """Fit a family whose name and params the settings have checked already.
 
-    seed, threads, start, on_epoch: see `Fitting`. A family without epochs calls the hook once, at its end.
+    seed, threads, label, start, on_epoch: see `Fitting`. A family without epochs calls the hook once, at its end.
     Raises DataError where the fit diverges, or cannot go on from `start`.
     """
     if start is not None and "epochs" not in params:
         raise DataError(f"{family} has no epochs, so it cannot go on from a model; leave the warm start out")
-    how = Fitting(seed=seed, threads=threads, start=start, on_epoch=on_epoch)
+    how = Fitting(seed=seed, threads=threads, label=label, start=start, on_epoch=on_epoch)
     model = FITS[family](interactions, params, how)
     if "epochs" not in params:
         how.goes_on(Epoch(1, 1, model=lambda: model))

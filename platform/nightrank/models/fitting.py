@@ -11,6 +11,7 @@ from implicit.recommender_base import ModelFitError
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from nightrank.config.rules import Rule
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 from nightrank.models.factor_model import ARRAYS, CURE, FactorModel, Params
@@ -42,12 +43,14 @@ class Stopped(Exception):
 class Fitting:
     """seed: of everything random. threads: a model never depends on them.
 
+    label: the rule that makes classes of weights, for a family that learns classes.
     start: a model of the same family, rows and factors, to go on from in place of random vectors (warm start).
     on_epoch: called after every epoch; where it returns False, the fit ends with the model of that epoch.
     """
 
     seed: int
     threads: int = 1
+    label: Rule | None = None
     start: FactorModel | None = None
     on_epoch: OnEpoch | None = None
 

@@ -28,7 +28,7 @@ class Side:
 
     release: str
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     metrics: dict[str, float]
     k: int
     users: int

@@ -40,7 +40,7 @@ class Manifest(BaseModel):
     created: str
     run_key: str
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     seed: int
     model_hash: str
     data_fingerprint: str

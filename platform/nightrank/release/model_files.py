@@ -40,7 +40,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     link: Literal["none", "identity", "logistic"]
     seed: int
     n_users: int

@@ -50,12 +50,12 @@ def deploy(config: ServeConfig, *, dashboard_url: str, port: int, store: str) ->
     prefix = (ours.get("route_prefix") or "/").rstrip("/")
     host = raw["http_options"]["host"]
     url = f"http://[{host}]:{port}{prefix}" if ":" in host else f"http://{host}:{port}{prefix}"
-    _wait(client, url)
+    _wait(client, url, raw)
     return url
 
 
 def _hand_over(client: ServeSubmissionClient, raw: dict[str, Any]) -> None:
-    """Deploy. A Serve that was taken down a moment ago still answers to its name, and dies while it is asked."""
+    """Deploy. A Serve that was taken down a moment ago still answers to its name, and may die while it is asked."""
     deadline = time.monotonic() + GONE_S
     while True:
         try:
@@ -95,18 +95,25 @@ def _others(client: ServeSubmissionClient, raw: dict[str, Any]) -> list[str]:
     return sorted(set(client.get_serve_details().get("applications", {})) - wanted)
 
 
-def _wait(client: ServeSubmissionClient, url: str) -> None:
+def _wait(client: ServeSubmissionClient, url: str, raw: dict[str, Any]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
+    said = "nothing"
     while time.monotonic() < deadline:
-        states = _states(client)
+        try:
+            states = _states(client)
+            if not states:  # accepted by a Serve that was being taken down, which forgot it
+                _hand_over(client, raw)
+        except (OSError, RuntimeError) as error:  # that Serve is just going
+            states, said = [], str(error)
         failed = [text for status, text in states if status in ("DEPLOY_FAILED", "UNHEALTHY")]
         if failed:
             raise ClusterError(f"the service did not start: {'; '.join(failed)}")
         if states and all(status == "RUNNING" for status, _ in states) and _answers(f"{url}/healthz"):
             return
+        said = "; ".join(text for _, text in states) or said
         time.sleep(0.2)
     raise ClusterError(
-        f"the service did not answer on {url} within {READY_TIMEOUT_S:.0f} s: {_states(client)}; can the "
+        f"the service did not answer on {url} within {READY_TIMEOUT_S:.0f} s: {said}; can the "
         "cluster hold it? `nightrank cluster check` tells"
     )
 

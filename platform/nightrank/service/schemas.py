@@ -199,7 +199,7 @@ class ReleaseInfo(BaseModel):
     release: str
     created: str
     family: str
-    params: dict[str, int | float]
+    params: dict[str, int | float | str]
     metrics: dict[str, float]
     counts: dict[str, int]
 
