@@ -71,7 +71,7 @@ def test_arrays_are_float32_finite_and_of_one_width(family: str) -> None:
     width = PARAMS[family].get("factors", 0)
     assert model.family == family
     assert model.params == PARAMS[family]
-    assert model.link == link_of(family)
+    assert model.link == link_of(family, PARAMS[family])
     assert model.user_vectors.shape == (N_USERS, width)
     assert model.item_vectors.shape == (N_ITEMS, width)
     assert model.item_bias.shape == (N_ITEMS,)
