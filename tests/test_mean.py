@@ -69,7 +69,7 @@ def test_one_class_alone_has_a_finite_logit(weight: float) -> None:
 
 def test_a_class_needs_its_rule() -> None:
     """Without `label` there are no classes: refused by name, with what to write."""
-    with pytest.raises(DataError, match="mean with task label .* label: weight>=4"):
+    with pytest.raises(DataError, match=r"mean with task label .* label: weight>=4"):
         fit("mean", ratings(), params={"task": "label"}, seed=0)
 
 
