@@ -16,6 +16,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, fie
 from nightrank.config.events import EventsConfig, ItemsConfig
 from nightrank.config.families import Space, Value, combines
 from nightrank.config.locations import absolute_path, check_store, home_store, is_relative
+from nightrank.config.objective import ObjectiveConfig, objective_problems
 from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
@@ -23,24 +24,6 @@ from nightrank.config.split import WITHOUT_TIMES, SplitConfig
 from nightrank.config.strict import StrictModel, load
 
 JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the entry point of a submitted job
-
-
-class ObjectiveConfig(StrictModel):
-    """What a sweep maximises, on the validation part; `relevant` says which held-out events count."""
-
-    metric: Literal["ndcg", "recall", "map", "precision", "hr", "mrr"] = "ndcg"
-    k: int = Field(default=10, ge=1)
-    relevant: str | None = None
-
-    @field_validator("relevant")
-    @classmethod
-    def _canonical(cls, value: str | None) -> str | None:
-        return None if value is None else str(parse_rule(value))
-
-    @property
-    def rule(self) -> Rule | None:
-        """`relevant`, ready to apply."""
-        return None if self.relevant is None else parse_rule(self.relevant)
 
 
 class TrainConfig(StrictModel):
