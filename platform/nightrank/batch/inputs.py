@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nightrank.config.families import FAMILIES
+from nightrank.config.families import learning
 from nightrank.config.job import JobConfig
 from nightrank.config.locations import nightrank_home
 from nightrank.data.datasets import fetch
@@ -61,7 +61,7 @@ def _fingerprint(files: Mapping[str, Sequence[Path]], suppressed: Suppressed) ->
 
 
 def table_paths(job: JobConfig) -> dict[str, list[Path]]:
-    """The files of the job's tables, `items` and `users`: its own, else those of its data set; none where it has none.
+    """The files of the job's tables, `items` and `users`: its own, else those of its data set, else none.
 
     A data set is fetched first.
     """
@@ -124,7 +124,7 @@ def load_metadata(
 
     like: interactions with ids of the same types. Raises DataError for tables that do not fit.
     """
-    if not any(FAMILIES[name].uses_features for name in families):
+    if not learning(families):
         return None
     return read_metadata(
         job,
@@ -135,17 +135,13 @@ def load_metadata(
     )
 
 
-def split_of(
-    job: JobConfig, splits: Mapping[str, Split], *, family: str, metadata: Metadata | None
-) -> Split:
-    """What a family is fitted on and measured by: pairs combined its own way, with features where it learns from them.
+def split_of(job: JobConfig, splits: Mapping[str, Split], *, family: str, metadata: Metadata | None) -> Split:
+    """What a family is fitted on and measured by: pairs combined its own way, and features if it learns from them.
 
     splits, metadata: as of `load_splits` and `load_metadata`, for this family among others.
     """
     split = split_for(splits, job.combines([family])[0])
-    if metadata is None or not FAMILIES[family].uses_features:
-        return split
-    return featured(split, metadata)
+    return featured(split, metadata) if metadata is not None and learning([family]) else split
 
 
 def _events(job: JobConfig, inputs: Inputs) -> Events:
@@ -164,8 +160,8 @@ def refuse_changed(job: JobConfig, inputs: Inputs) -> None:
     files = {"events": inputs.events, "items": inputs.items, "users": inputs.users}
     if _fingerprint(files, suppressed) != inputs.fingerprint:
         raise DataError(
-            "the files of events, items or users were changed while the run was at work, or somebody was erased; run the "
-            "command again, it begins a run on what is there now"
+            "the files of events, items or users were changed while the run was at work, or somebody was erased; run "
+            "the command again, it begins a run on what is there now"
         )
 
 

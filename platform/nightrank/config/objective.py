@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from nightrank.config.families import LINKS, Link, Value
-from nightrank.config.problems import Problem, ProblemsError, shown
+from nightrank.config.families import BASELINES, LINKS, Link, Value
+from nightrank.config.problems import Key, Problem, ProblemsError, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.strict import StrictModel
 
@@ -18,7 +18,7 @@ _MEANING: Mapping[Link, str] = {"none": "nothing", "identity": "ratings", "logis
 
 
 class ObjectiveConfig(StrictModel):
-    """A metric on the held-out part: of rankings cut at k, where `relevant` says which pairs count, or of every pair."""
+    """A metric of the held-out part: of rankings cut at k, where `relevant` says which pairs count, or of pairs."""
 
     metric: Literal["ndcg", "recall", "map", "precision", "hr", "mrr", "rmse", "logloss"] = "ndcg"
     k: int = Field(default=10, ge=1)
@@ -35,7 +35,7 @@ class ObjectiveConfig(StrictModel):
         problems = [
             Problem(
                 (name,),
-                f"found {shown(getattr(self, name))}, which {self.metric} does not take: it is of every held-out pair, "
+                f"found {shown(getattr(self, name))}, which {self.metric} does not take: it is of all held-out pairs "
                 "and ranks nothing; remove it, or use a metric of rankings",
             )
             for name in given
@@ -66,17 +66,19 @@ class ObjectiveConfig(StrictModel):
 
 
 def objective_problems(
-    objective: ObjectiveConfig, tasks: Mapping[tuple[str, ...], tuple[str, Value | None]], *, has_label: bool
+    objective: ObjectiveConfig, tasks: Sequence[tuple[Key, str, Value | None]], *, has_label: bool
 ) -> Iterator[Problem]:
-    """What keeps a job from its objective. tasks: family and task of whatever it may fit, by the key that says so."""
+    """What keeps a job from its objective. tasks: key, family and task of whatever it may fit."""
     if objective.metric == "logloss" and not has_label:
         cure = 'say which weights are of the class with label, for example "weight>=4"'
         yield Problem(("objective", "metric"), f'found "logloss" without the setting label; {cure}')
-    for key, (family, task) in tasks.items():
+    for key, family, task in tasks:
         if objective.suits(family, task):
             continue
         wanted = LOSSES[objective.metric]
-        fitting = sorted(_named(*one) for one, link in LINKS.items() if link == wanted)
+        fitting = sorted(
+            _named(*one) for one, link in LINKS.items() if link == wanted and one[0] not in BASELINES
+        )
         predicted = _MEANING[LINKS.get((family, task), "none")]
         yield Problem(
             key,
