@@ -119,16 +119,27 @@ def make_items(*, n_items: int = N_ITEMS, items: str = "int64") -> pa.Table:
     return pa.table({"item_id": ids, "title": titles, "genres": genres})
 
 
+def make_users(*, n_users: int = N_USERS, users: str = "int64") -> pa.Table:
+    """Ages as numbers and genders (the second has none), of n_users people."""
+    rng = np.random.default_rng(2)
+    genders = [("f", "m")[place % 2] for place in range(n_users)]
+    genders[1] = ""
+    ages = rng.uniform(15, 80, n_users)
+    return pa.table({"user_id": make_ids(n_users, kind=users), "age": ages, "gender": genders})
+
+
 def make_job(
     folder: Path,
     *,
     events: pa.Table | None = None,
     items: pa.Table | None = None,
+    users: pa.Table | None = None,
     weighing: dict[str, Any] | None = None,
     **settings: Any,
 ) -> JobConfig:
     """A job over the given tables (default: `make_events`, `make_items`); no item table where `items=[]`.
 
+    users: a table such as `make_users`; with it the job names features of users, and genres as one of items.
     weighing: settings of the job's `events` besides its path.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,6 +154,10 @@ def make_job(
     if len(table):
         pq.write_table(table, folder / "items.parquet")
         raw["items"] = {"path": "items.parquet", "title": "title", "categories": "genres"}
+    if users is not None:
+        pq.write_table(users, folder / "users.parquet")
+        raw["users"] = {"path": "users.parquet", "features": ["age", "gender"]}
+        raw["items"]["features"] = ["genres"]
     return resolve_paths(JobConfig.model_validate(raw | settings), base=folder)
 
 

@@ -20,6 +20,7 @@ from nightrank.data.ids import Ids
 from nightrank.data.interactions import Interactions, interactions_of
 from nightrank.data.items import read_items
 from nightrank.data.metadata import Metadata, read_metadata
+from nightrank.data.metadata_counts import MetadataCounts, metadata_counts
 from nightrank.data.pools import pool_of
 from nightrank.data.splits import Split, featured, hold_out, split_for
 from nightrank.data.suppression import Suppressed
@@ -89,11 +90,21 @@ def load_interactions(job: JobConfig, inputs: Inputs, *, family: str) -> Interac
     With features, and the catalogue of the item table, for a family that learns from them.
     Raises DataError where the files are no longer those that the run began with.
     """
+    return load_counted(job, inputs, family=family)[0]
+
+
+def load_counted(
+    job: JobConfig, inputs: Inputs, *, family: str
+) -> tuple[Interactions, MetadataCounts | None]:
+    """`load_interactions`, and what of the tables counts; None for a family that does not learn from them."""
     refuse_changed(job, inputs)
     (default,) = job.combines([family])
     found = interactions_of(_events(job, inputs), job.events, default=default)
     metadata = load_metadata(job, inputs, families=[family], like=found)
-    return found if metadata is None else with_features(found, metadata)
+    if metadata is None:
+        return found, None
+    found = with_features(found, metadata)
+    return found, metadata_counts(found, metadata)
 
 
 def load_splits(

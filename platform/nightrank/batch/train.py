@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from nightrank.batch.inputs import Inputs, load_interactions
+from nightrank.batch.inputs import Inputs, load_counted
 from nightrank.batch.on_test import values_on_test
 from nightrank.batch.run import Recipe, Run
 from nightrank.batch.trials import baseline_of, can_be_measured
@@ -107,7 +107,7 @@ def _refusal(decision: dict[str, Any]) -> str:
 def _fit_all(
     job: JobConfig, inputs: Inputs, recipe: Recipe, store: str, key: str, n_threads: int
 ) -> dict[str, Any]:
-    interactions = load_interactions(job, inputs, family=recipe.family)
+    interactions, tables = load_counted(job, inputs, family=recipe.family)
     model = fit(
         recipe.family,
         interactions,
@@ -123,6 +123,7 @@ def _fit_all(
         "items": card.n_items,
         "pairs": card.n_pairs,
         "counts": interactions.counts.as_dict(),
+        "metadata": None if tables is None else tables.as_dict(),
         "buckets": card.n_buckets,
         "model_hash": card.model_hash,
     }
