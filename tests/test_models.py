@@ -21,6 +21,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "bpr": {"factors": 8, "reg": 0.01, "learning_rate": 0.05, "epochs": 60},
     "ials": {"factors": 8, "reg": 0.003, "unobserved_weight": 0.1, "nu": 1.0, "epochs": 4},
     "lmf": {"factors": 8, "reg": 0.6, "learning_rate": 0.5, "epochs": 20},
+    "mean": {"task": "rating"},
     "popularity": {},
     "svd": {"factors": 8},
 }
