@@ -20,7 +20,8 @@ from nightrank.batch.run import Run, start_run
 from nightrank.batch.scorer import ScoreUnits
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig
-from nightrank.release.model_files import ModelCard, open_model
+from nightrank.release.model_card import ModelCard
+from nightrank.release.model_files import open_model
 from nightrank.release.store import open_store
 
 K, SEEN, CATEGORIES = 100, 20, 12

@@ -21,7 +21,8 @@ from nightrank.config.job import JobConfig
 from nightrank.data.ids import ids_from_arrays
 from nightrank.data.interactions import Interactions
 from nightrank.models.factor_model import factor_model
-from nightrank.release.model_files import ModelCard, default_buckets, open_model, save_model
+from nightrank.release.model_card import ModelCard
+from nightrank.release.model_files import default_buckets, open_model, save_model
 from nightrank.release.store import open_store
 
 

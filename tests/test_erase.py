@@ -23,7 +23,7 @@ from nightrank.data.ids import Id
 from nightrank.errors import DataError
 from nightrank.release.erase import NOT_DONE, erase
 from nightrank.release.manifest import CURRENT, current
-from nightrank.release.model_files import read_card
+from nightrank.release.model_card import read_card
 from nightrank.release.publish import PREVIOUS, published
 from nightrank.release.reader import Release, open_release
 from nightrank.release.store import Store, open_store

@@ -21,6 +21,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "bpr": {"factors": 8, "reg": 0.01, "learning_rate": 0.05, "epochs": 60},
     "ials": {"factors": 8, "reg": 0.003, "unobserved_weight": 0.1, "nu": 1.0, "epochs": 4},
     "lmf": {"factors": 8, "reg": 0.6, "learning_rate": 0.5, "epochs": 20},
+    "mean": {"task": "rating"},
     "popularity": {},
     "svd": {"factors": 8},
 }
@@ -71,7 +72,7 @@ def test_arrays_are_float32_finite_and_of_one_width(family: str) -> None:
     width = PARAMS[family].get("factors", 0)
     assert model.family == family
     assert model.params == PARAMS[family]
-    assert model.link == link_of(family)
+    assert model.link == link_of(family, PARAMS[family])
     assert model.user_vectors.shape == (N_USERS, width)
     assert model.item_vectors.shape == (N_ITEMS, width)
     assert model.item_bias.shape == (N_ITEMS,)

@@ -16,7 +16,8 @@ from nightrank.batch.records import BucketRecord, read_json
 from nightrank.errors import ReleaseError
 from nightrank.release.files import part_name
 from nightrank.release.manifest import release_key
-from nightrank.release.model_files import ModelCard, ModelFiles
+from nightrank.release.model_card import ModelCard
+from nightrank.release.model_files import ModelFiles
 from nightrank.release.reader import item_parts, list_array_names
 from nightrank.release.store import Store
 

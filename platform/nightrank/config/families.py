@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 Number = int | float
 Value = int | float | str
@@ -175,22 +176,50 @@ _SVD = Family(
     combine="last",
 )
 
+# The oracle for metrics of values, as popularity is for rankings.
+_MEAN = Family(
+    MappingProxyType(
+        {
+            # Whether it predicts a weight, or the probability of a class that the job's `label` makes of it.
+            "task": Word(("rating", "label"), "rating", Choices(("rating",))),
+        }
+    ),
+    searchable=False,
+    combine="last",
+)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "als": _ALS,
         "bpr": _BPR,
         "ials": _IALS,
         "lmf": _LMF,
+        "mean": _MEAN,
         "popularity": Family(MappingProxyType({}), searchable=False),
         "svd": _SVD,
     }
 )
 
+# The families that a sweep does not search: what its trials are held against.
+BASELINES = frozenset(name for name, family in FAMILIES.items() if not family.searchable)
+
+Link = Literal["none", "identity", "logistic"]
+LINKS: Mapping[tuple[str, object], Link] = (
+    MappingProxyType(  # by family and task; `none` where it is not here
+        {
+            ("mean", "label"): "logistic",
+            ("mean", "rating"): "identity",
+            ("svd", None): "identity",
+        }
+    )
+)
+
 
 def combines(families: Iterable[str]) -> tuple[str, ...]:
-    """The distinct defaults of `combine` of these families, sum first; the baseline has none of its own.
+    """The distinct defaults of `combine` of these families, sum first.
 
-    It counts users and looks at no weight, so it takes what the others do.
+    A baseline takes what the others do, so that it is held against them on the same weights, and alone its own.
     """
-    found = {FAMILIES[name].combine for name in families if FAMILIES[name].searchable} or {"sum"}
+    names = set(families)
+    found = {FAMILIES[name].combine for name in (names - BASELINES) or names} or {"sum"}
     return tuple(how for how in ("sum", "last") if how in found)

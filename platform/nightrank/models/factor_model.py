@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.config.families import Link as Link  # part of what a model is
 from nightrank.data.features import FeatureColumn, encoded
 from nightrank.errors import DataError
 
 Params = Mapping[str, int | float | str]
-Link = Literal["none", "identity", "logistic"]
 ARRAYS = ("user_vectors", "item_vectors", "item_bias", "user_offset")
 CURE = "use a larger reg, a smaller learning_rate or smaller weights (alpha)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nightrank.config.families import LINKS
 from nightrank.config.rules import Rule
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
@@ -13,6 +14,7 @@ from nightrank.models.factor_model import FactorModel, Link, Params
 from nightrank.models.fitting import Epoch, Fitting, OnEpoch
 from nightrank.models.ials import fit_ials
 from nightrank.models.lmf import fit_lmf
+from nightrank.models.mean import fit_mean
 from nightrank.models.popularity import fit_popularity
 from nightrank.models.svd import fit_svd
 
@@ -21,12 +23,9 @@ FITS: dict[str, Callable[[Interactions, Params, Fitting], FactorModel]] = {
     "bpr": fit_bpr,
     "ials": fit_ials,
     "lmf": fit_lmf,
+    "mean": fit_mean,
     "popularity": fit_popularity,
     "svd": fit_svd,
-}
-
-LINKS: dict[tuple[str, object], Link] = {  # by family and task
-    ("svd", None): "identity",
 }
 
 

@@ -77,6 +77,22 @@ def estimates(columns: Mapping[str, UserSums], users: NDArray[np.int64], *, seed
     return found
 
 
+def difference(one: UserSums, other: UserSums, users: NDArray[np.int64], *, seed: int) -> Estimate:
+    """A metric of one model less that of another, with its 95% interval, paired: both over the same resamples.
+
+    one, other: of the same users, whose rows `users` are drawn as in `estimates`.
+    """
+    columns = [column[users] for side in (one, other) for column in (side.sums, side.counts)]
+    totals = resampled(np.column_stack(columns), seed=seed)
+
+    def less(rows: Values) -> Values:
+        left = _ratios(rows[:, 0], rows[:, 1], is_root=one.is_root)
+        return left - _ratios(rows[:, 2], rows[:, 3], is_root=other.is_root)
+
+    value = less(np.array([[column.sum() for column in columns]]))
+    return Estimate(float(value[0]), *_interval(less(totals)))
+
+
 def resampled(rows: Values, *, seed: int, resamples: int = RESAMPLES) -> Values:
     """The sums of n rows drawn from n with replacement, once per resample: float64 (resamples, columns).
 

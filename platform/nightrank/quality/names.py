@@ -31,6 +31,7 @@ KINDS: dict[str, Kind] = {
     "logloss": "labels",
     "accuracy": "labels",
 }
+LOSSES = ("rmse", "mae", "logloss")  # smaller is better
 MAX_K = 10_000  # lists are made for thousands of users at a time
 _SHAPE = re.compile(r"(?P<name>[^@]*)(@(?P<k>.*))?", re.DOTALL)
 _EXPECTED = 'expected names such as "recall@20,ndcg@20,rmse"'
@@ -80,6 +81,11 @@ def parse_metrics(text: str) -> tuple[MetricSpec, ...]:
             raise ValueError(f'found {spec} twice in "{text}", expected every metric once')
         specs.append(spec)
     return tuple(specs)
+
+
+def is_loss(metric: str) -> bool:
+    """Is a smaller value of this metric (`rmse`, `ndcg@10`) the better one?"""
+    return metric in LOSSES
 
 
 def largest_k(specs: Sequence[MetricSpec]) -> int:

@@ -1,8 +1,9 @@
 """Metrics of predicted values: held-out pairs of known users, each predicted by itself, nothing ranked.
 
 rmse and mae compare a predicted rating with the held-out weight; auc, logloss and accuracy compare a prediction with
-a label, which a rule such as `weight>=4` makes of the weight. Predictions are taken as they come, on no account cut
-to the scale of the ratings. rmse and mae are sums over a user's pairs first, so that users can be resampled.
+a label, which a rule such as `weight>=4` makes of the weight. A predicted rating is cut to the bounds of a model that
+has them, and to no others; auc goes by order, so it takes what was not cut. rmse and mae are sums over a user's pairs
+first, so that users can be resampled.
 """
 
 from __future__ import annotations
@@ -26,11 +27,18 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 class Pairs(NamedTuple):
     """Held-out pairs by user. users: int64 (n,), rows of the truth. weights, logits: float64 (n,); logits are
-    score + user_offset, before the link: a rating for `identity`, a logit for `logistic`, on no scale for `none`."""
+    score + user_offset, before the link: a rating for `identity`, a logit for `logistic`, on no scale for `none`.
+    bounds: of the model."""
 
     users: NDArray[np.int64]
     weights: Values
     logits: Values
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def ratings(self) -> Values:
+        """What a model of link `identity` predicts: cut to its bounds."""
+        return self.logits if self.bounds is None else np.clip(self.logits, *self.bounds)
 
 
 def held_out_pairs(model: FactorModel, truth: csr_matrix) -> Pairs:
@@ -50,17 +58,22 @@ def held_out_pairs(model: FactorModel, truth: csr_matrix) -> Pairs:
         item_rows=np.where(columns < len(model.item_vectors), columns, -1),
         link="none",
     )
-    return Pairs(users=users, weights=truth.data.astype(np.float64), logits=logits)
+    return Pairs(users=users, weights=truth.data.astype(np.float64), logits=logits, bounds=model.bounds)
 
 
 def error_sums(pairs: Pairs, *, n_users: int) -> tuple[Values, Values, Values]:
     """Per user the sums of squared and of absolute errors, and the number of pairs: float64 (n_users,) each."""
-    errors = pairs.logits - pairs.weights
+    errors = pairs.ratings - pairs.weights
+    return (
+        user_sums(pairs, errors * errors, n_users=n_users),
+        user_sums(pairs, np.abs(errors), n_users=n_users),
+        user_sums(pairs, np.ones(len(errors)), n_users=n_users),
+    )
 
-    def total(values: Values) -> Values:
-        return np.bincount(pairs.users, weights=values, minlength=n_users).astype(np.float64)
 
-    return total(errors * errors), total(np.abs(errors)), total(np.ones(len(errors)))
+def user_sums(pairs: Pairs, values: Values, *, n_users: int) -> Values:
+    """The sum of each user's pairs, float64 (n_users,), of a value for each pair."""
+    return np.bincount(pairs.users, weights=values, minlength=n_users).astype(np.float64)
 
 
 def auc(scores: Values, labels: NDArray[np.bool_]) -> float:
@@ -83,10 +96,19 @@ def logloss(probabilities: Values, labels: NDArray[np.bool_]) -> float:
     probabilities: float64 (n,) that the label is true, first cut to [eps, 1 - eps] of float64, so that one certain
     mistake costs 36 and not infinity. Cross-entropy: Bishop, "Pattern Recognition and Machine Learning", 4.90.
     """
-    if len(labels) == 0:
-        return float("nan")
+    return float(log_losses(probabilities, labels).mean()) if len(labels) else float("nan")
+
+
+def log_losses(probabilities: Values, labels: NDArray[np.bool_]) -> Values:
+    """What each pair adds to `logloss`, float64 (n,)."""
     cut = np.clip(probabilities, EPSILON, 1 - EPSILON)
-    return float(-np.log(np.where(labels, cut, 1 - cut)).mean())
+    result: Values = -np.log(np.where(labels, cut, 1 - cut))
+    return result
+
+
+def labels_of(pairs: Pairs, rule: Rule) -> NDArray[np.bool_]:
+    """bool (n,): the label that the rule makes of each held-out weight, in the weights' own precision."""
+    return rule.holds(pairs.weights.astype(np.float32))
 
 
 def accuracy(predicted: NDArray[np.bool_], labels: NDArray[np.bool_]) -> float:
@@ -100,11 +122,11 @@ def label_value(name: str, pairs: Pairs, *, rule: Rule, link: str) -> float:
     Predicted labels: a probability of at least 1/2 for link `logistic`; for `identity` the rule itself, of the
     predicted rating.
     """
-    labels = rule.holds(pairs.weights.astype(np.float32))
+    labels = labels_of(pairs, rule)
     if name == "auc":
         return auc(pairs.logits, labels)
     if name == "logloss":
         return logloss(expit(pairs.logits), labels)
     if link == "logistic":
         return accuracy(expit(pairs.logits) >= PROBABILITY, labels)
-    return accuracy(rule.holds(pairs.logits), labels)
+    return accuracy(rule.holds(pairs.ratings), labels)

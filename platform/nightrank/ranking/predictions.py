@@ -14,7 +14,7 @@ from scipy.special import expit
 CHUNK_PAIRS = 4096  # whose vectors are gathered at a time: 16 MB in float64 for 256 columns on both sides
 
 
-def predict(
+def predict(  # noqa: PLR0913  a model is four arrays, and which pairs of it
     user_vectors: NDArray[np.float32],
     item_vectors: NDArray[np.float32],
     *,
@@ -23,13 +23,15 @@ def predict(
     user_rows: NDArray[np.integer],
     item_rows: NDArray[np.integer],
     link: str,
+    bounds: tuple[float, float] | None = None,
 ) -> NDArray[np.float64]:
     """link(score + user_offset) of n pairs, float64 (n,), finite.
 
     score: the float64 sum of the products in column order, then item_bias; not rounded. The order is fixed, so a
     pair's prediction depends on its own vectors alone, to the bit. user_rows, item_rows: integers (n,), trusted to
     be in range; item row -1 is an item that the model does not know, whose score is 0 (for ratings centred per user:
-    the user's mean). link: `identity`, `none`: as it is; `logistic`: 1 / (1 + exp(-x)).
+    the user's mean). link: `identity`, `none`: as it is; `logistic`: 1 / (1 + exp(-x)). bounds: what the result is
+    cut to, where the model has them.
     """
     sums = np.empty(len(user_rows))
     for start in range(0, len(user_rows), CHUNK_PAIRS):
@@ -39,7 +41,7 @@ def predict(
         )
     sums += user_offset[user_rows]
     result: NDArray[np.float64] = expit(sums) if link == "logistic" else sums
-    return result
+    return result if bounds is None else np.clip(result, *bounds)
 
 
 def _scores(

@@ -28,7 +28,7 @@ from nightrank.release.leftovers import (
     unpublished,
 )
 from nightrank.release.manifest import CURRENT, pointer, release_key
-from nightrank.release.model_files import ModelCard, read_card
+from nightrank.release.model_card import ModelCard, read_card
 from nightrank.release.publish import PREVIOUS, before_current, published, verify, write_release
 from nightrank.release.store import Store
 from nightrank.release.successor import Successor, integer, knows, rows_of, successor_id

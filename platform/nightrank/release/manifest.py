@@ -11,8 +11,9 @@ from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord
 from nightrank.release.store import Store, checked_key
 
-FORMAT_VERSION = 3  # 3 added events, 2 erased_users and replaces; older ones are read as none of these
-READABLE = (1, 2, 3)
+# 4 added bounds and user_features of the card, 3 events, 2 erased_users and replaces; older ones have none of these.
+FORMAT_VERSION = 4
+READABLE = (1, 2, 3, 4)
 CURRENT = "CURRENT"
 COUNTS = ("users", "items", "pairs", "recommendations", "buckets")
 RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")

@@ -6,17 +6,14 @@ A folder without model.json holds no model.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.sparse import csr_matrix
 
 from nightrank.data.ids import Ids, ids_from_arrays
@@ -24,38 +21,15 @@ from nightrank.errors import ReleaseError
 from nightrank.ranking import ItemIndex
 from nightrank.ranking.packing import SAVED, prepare
 from nightrank.release.files import open_array, save_array
-from nightrank.release.records import FileRecord
+from nightrank.release.model_card import ModelCard, column_records, read_card
 from nightrank.release.store import Store
 
 if TYPE_CHECKING:  # every scorer and replica imports this; they need no family's code
     from nightrank.data.interactions import Interactions
     from nightrank.models import FactorModel
+    from nightrank.models.factor_model import FeatureVectors
 
 USERS_PER_BUCKET = 20_000
-
-
-class ModelCard(BaseModel):
-    """model.json: what the arrays beside it are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    family: str
-    params: dict[str, int | float | str]
-    link: Literal["none", "identity", "logistic"]
-    seed: int
-    n_users: int
-    n_items: int
-    n_pairs: int
-    n_buckets: int
-    user_id_type: Literal["int64", "string"]
-    item_id_type: Literal["int64", "string"]
-    files: dict[str, FileRecord]
-
-    @property
-    def model_hash(self) -> str:
-        """SHA-256 over the names and checksums of the arrays."""
-        lines = "".join(f"{name} {self.files[name].sha256}\n" for name in sorted(self.files))
-        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -124,6 +98,17 @@ class ModelFiles:
         return self._array("popularity", "int64", (self.card.n_items,))
 
     @cached_property
+    def user_features(self) -> FeatureVectors | None:
+        """The vectors of the users' features, (n_features, d), None where the model has none."""
+        vectors = self._feature_vectors(self.user_vectors.shape[1])
+        if vectors is None or self.card.user_features is None:
+            return None
+        # Here, since every scorer and replica imports this module: they need no family's code.
+        from nightrank.models.factor_model import FeatureVectors
+
+        return FeatureVectors(tuple(one.column() for one in self.card.user_features), vectors)
+
+    @cached_property
     def seen(self) -> csr_matrix:
         """The combined weights, CSR float32 (n_users, n_items)."""
         weights = self._array("seen_weights", "float32", (self.card.n_pairs,))
@@ -143,8 +128,16 @@ class ModelFiles:
         _ = (self.prepared, self.popularity, self.seen)
         width = self.user_vectors.shape[1]
         self._array("item_vectors", "float32", (self.card.n_items, width))
+        self._feature_vectors(width)
         if int(self.bucket_offsets[-1]) != self.card.n_users:
             raise ReleaseError("bucket_offsets.npy ends elsewhere than the users of model.json")
+
+    def _feature_vectors(self, width: int) -> NDArray[np.float32] | None:
+        columns = self.card.user_features
+        if columns is None:
+            return None
+        n_features = sum(one.column().n_features for one in columns)
+        return self._array("user_feature_vectors", "float32", (n_features, width))
 
     def _array(self, name: str, dtype: str | Sequence[str], shape: tuple[int | None, ...]) -> NDArray[Any]:
         return open_array(self.path(f"{name}.npy"), dtype=dtype, shape=shape)
@@ -180,6 +173,9 @@ def save_model(
         "seen_items": seen.indices,
         "seen_weights": seen.data,
     }
+    features = model.user_features
+    if features is not None:
+        arrays["user_feature_vectors"] = features.vectors
     files = {
         f"{name}.npy": save_array(store, f"{key}/{name}.npy", array) for name, array in sorted(arrays.items())
     }
@@ -194,26 +190,12 @@ def save_model(
         n_buckets=n_buckets,
         user_id_type=interactions.user_ids.kind,  # type: ignore[arg-type]
         item_id_type=interactions.item_ids.kind,  # type: ignore[arg-type]
+        bounds=model.bounds,
+        user_features=None if features is None else column_records(features.columns),
         files=files,
     )
     store.put(f"{key}/model.json", card.model_dump_json(indent=1).encode() + b"\n")
     return card
-
-
-def read_card(store: Store, key: str) -> ModelCard:
-    """The card of the model below a key; ReleaseError where there is none or it cannot be read."""
-    found = store.read(f"{key}/model.json")
-    if found is None:
-        raise ReleaseError(f"no model in {key}: model.json is missing; run the train stage first")
-    return parsed_card(found.data, where=key)
-
-
-def parsed_card(data: bytes, *, where: str) -> ModelCard:
-    """A card from its JSON; ReleaseError where it is none."""
-    try:
-        return ModelCard.model_validate_json(data)
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise ReleaseError(f"model.json in {where} is not a model card: {error}") from None
 
 
 def open_model(store: Store, key: str) -> ModelFiles:

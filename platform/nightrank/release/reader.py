@@ -15,7 +15,8 @@ from nightrank.data.ids import Ids, ids_from_arrays
 from nightrank.errors import ReleaseError
 from nightrank.release.files import open_array, part_name
 from nightrank.release.manifest import Manifest, current, read_manifest, release_key
-from nightrank.release.model_files import ModelFiles, open_ids, parsed_card
+from nightrank.release.model_card import parsed_card
+from nightrank.release.model_files import ModelFiles, open_ids
 from nightrank.release.popular import rows_by_category
 from nightrank.release.store import Files, Store
 

@@ -22,7 +22,8 @@ from nightrank.data.ids import INT64, Ids
 from nightrank.errors import ReleaseError
 from nightrank.release.files import part_name
 from nightrank.release.manifest import FORMAT_VERSION, Manifest, release_key
-from nightrank.release.model_files import ModelCard, ModelFiles, open_model, parsed_card
+from nightrank.release.model_card import ModelCard, parsed_card
+from nightrank.release.model_files import ModelFiles, open_model
 from nightrank.release.popular import popular_batch
 from nightrank.release.reader import list_array_names
 from nightrank.release.records import FileRecord, record_of
