@@ -6,6 +6,7 @@ Everything is a function of its arguments: no test that calls these downloads, m
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from nightrank.batch.scorer import ScoreUnits
 from nightrank.batch.train import chosen_recipe
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
+from nightrank.data.interactions import Interactions
 from nightrank.data.splits import split_for
-from nightrank.models import fit
+from nightrank.models import FactorModel, fit
 from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.gates import quality_gate
 from nightrank.release.manifest import release_key
@@ -146,8 +148,14 @@ def make_job(
     return resolve_paths(JobConfig.model_validate(raw | settings), base=folder)
 
 
-def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
-    """The job's run with its recipe judged against popularity and fitted on all events."""
+Change = Callable[[FactorModel, Interactions], FactorModel]
+
+
+def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = None) -> Run:
+    """The job's run with its recipe judged against popularity and fitted on all events.
+
+    change: what the model that is saved is made of the fitted one by.
+    """
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
     interactions = load_interactions(job, run.inputs, family=recipe.family)
@@ -163,6 +171,7 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
         *values, metric=f"{metric}@{k}", min_change=-1.0, baseline_recipe={"family": "popularity"}
     ).as_dict()
     model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=threads)
+    model = model if change is None else change(model, interactions)
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
     card = save_model(
         model, interactions, store=run.store, key=run.name("model"), n_buckets=buckets, seed=job.seed
@@ -211,14 +220,17 @@ def record_score(run: Run) -> Run:
     return run
 
 
-def scored_run(folder: Path, *, threads: int = 1, **job: Any) -> Run:
+def scored_run(folder: Path, *, threads: int = 1, change: Change | None = None, **job: Any) -> Run:
     """A run in `folder` that has only its publish stage left; `job` goes to `make_job`."""
-    return score_in_process(trained_run(make_job(folder, **job), threads=threads), threads=threads)
+    trained = trained_run(make_job(folder, **job), threads=threads, change=change)
+    return score_in_process(trained, threads=threads)
 
 
-def published_release(folder: Path, *, threads: int = 1, **job: Any) -> Published:
-    """A release in service in `folder`/store; `job` goes to `make_job`."""
-    run = scored_run(folder, threads=threads, **job)
+def published_release(
+    folder: Path, *, threads: int = 1, change: Change | None = None, **job: Any
+) -> Published:
+    """A release in service in `folder`/store; `job` goes to `make_job`, `change` to `trained_run`."""
+    run = scored_run(folder, threads=threads, change=change, **job)
     publish(run)
     return Published(store=run.store, run=run, release=open_release(run.store, run.record.release))
 

@@ -75,8 +75,14 @@ def _computed(release: Release, *, n: int) -> ItemMap:
 
 def _job_column(config: Path | None) -> str | None:
     """What the job file calls its column of categories."""
-    items = None if config is None else load_job(config, inside_job=inside_job()).items
-    return None if items is None else items.categories
+    if config is None:
+        return None
+    job = load_job(config, inside_job=inside_job())
+    if job.items is None and job.events.dataset is not None:
+        from nightrank.batch.inputs import DATASET_ITEMS  # what the night publishes of it
+
+        return DATASET_ITEMS["categories"]
+    return None if job.items is None else job.items.categories
 
 
 def _check_colour(color: str, release: Release, *, job_column: str | None) -> None:

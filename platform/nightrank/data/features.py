@@ -103,7 +103,7 @@ def encoded(
             known = [column.places[one] for one in dict.fromkeys(texts) if one in column.places]
             unknown += [f"{column.name}={one}" for one in dict.fromkeys(texts) if one not in column.places]
             places += [first + place for place in known]
-            weights += [1.0 / len(known)] * len(known)
+            weights += [1.0 / len(known) for _ in known]
         first += column.n_features
     return np.array(places, np.int64), np.array(weights, np.float64), sorted(unknown)
 
