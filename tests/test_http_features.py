@@ -12,10 +12,9 @@ import pytest
 import asked
 import made
 from asked import K, Service, refusal, served, user_path
-from nightrank.data.features import FeatureColumn
+from featured import with_features
 from nightrank.data.interactions import Interactions
 from nightrank.models import FactorModel
-from nightrank.models.factor_model import FeatureVectors
 from nightrank.ranking import ItemIndex, PartitionedIndex
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.prepared import prepare
@@ -24,26 +23,13 @@ from nightrank.service.refusal import RequestError
 from nightrank.service.routes import build_api
 
 RECOMMENDATIONS = "/v1/recommendations"
-COLUMNS = (
-    FeatureColumn("age", None, mean=30.0, scale=10.0),
-    FeatureColumn("gender", ("F", "M")),
-    FeatureColumn("likes", ("art", "music", "ünï=x")),
-)
-N_FEATURES = 6
 ANN = {"age": 25, "gender": "F", "likes": ["music", "art"]}
 UNKNOWN_USER = 1
 
 
-def with_features(model: FactorModel, interactions: Interactions) -> FactorModel:
-    vectors = (
-        np.random.default_rng(8).normal(size=(N_FEATURES, model.user_vectors.shape[1])).astype(np.float32)
-    )
-    return dataclasses.replace(model, user_features=FeatureVectors(COLUMNS, vectors))
-
-
 def service_of(folder: Path, family: str, **params: Any) -> Service:
     train = {"model": family, "params": {"factors": 8, "epochs": 3, **params}}
-    return served(made.published_release(folder, score=asked.SCORE, train=train, change=with_features))
+    return served(made.published_release(folder, score=asked.SCORE, train=train, change=with_features()))
 
 
 @pytest.fixture(scope="module")
