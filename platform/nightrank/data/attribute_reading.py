@@ -100,8 +100,9 @@ class AttributeReading:
         return Categories(self._name, of_texts.values, np.r_[0, np.cumsum(lengths)], found)
 
     def _lists(self) -> Categories:
-        sizes = [pc.fill_null(pc.list_value_length(part), 0).to_numpy() for part in self._parts]
-        words = [pc.list_flatten(part) for part in self._parts]
+        parts = [part.cast(pa.large_list(STRING)) for part in self._parts]
+        sizes = [pc.fill_null(pc.list_value_length(part), 0).to_numpy() for part in parts]
+        words = [pc.list_flatten(part) for part in parts]
         codes, texts = _one_coding(_joined(words, STRING))
         return self._categories(codes, texts, sizes=np.concatenate(sizes))
 
