@@ -6,6 +6,8 @@ import base64
 import hashlib
 import html.parser
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -213,35 +215,28 @@ def test_the_command_writes_both_files(published: made.Published, tmp_path: Path
     assert by_id["0"] == []
 
 
+OWN = "{path: e.parquet, columns: {time: timestamp}}\nitems: {path: i.parquet, title: title, categories: genres}"
+
+
 @pytest.mark.parametrize(
-    ("color", "said"),
+    ("events", "color", "said"),
     [
-        ("genres", None),
-        ("categories", None),
-        ("genre", "expected genres or categories"),
-        ("title", "expected genres"),
+        (OWN, "genres", None),
+        (OWN, "categories", None),
+        (OWN, "genre", "expected genres or categories"),
+        (OWN, "title", "expected genres"),
+        ("{dataset: movielens-100k}", "genres", None),
+        ("{path: e.parquet, columns: {time: timestamp}}", "genres", "expected categories:"),
     ],
 )
 def test_the_colour_is_the_jobs_column(
-    published: made.Published, tmp_path: Path, color: str, said: str | None
+    published: made.Published, tmp_path: Path, events: str, color: str, said: str | None
 ) -> None:
     """With a job file its own name of the column does, too; any other is refused by what there is."""
     config = tmp_path / "job.yaml"
-    items = f"items: {{path: i.parquet, title: title, categories: genres}}\nstore: {published.store.url}\n"
-    config.write_text("events: {path: e.parquet, columns: {time: timestamp}}\n" + items)
-    arguments = [
-        "plot",
-        "map",
-        "--config",
-        str(config),
-        "--color",
-        color,
-        "--items",
-        "5",
-        "--out",
-        str(tmp_path),
-    ]
-    done = CliRunner().invoke(app, arguments)
+    config.write_text(f"store: {published.store.url}\nevents: {events}\n")
+    words = ["--config", str(config), "--color", color, "--items", "5", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["plot", "map", *words])
     if said is None:
         assert done.exit_code == 0, done.output
         assert "5 of 40 items" in done.stderr
@@ -249,6 +244,12 @@ def test_the_colour_is_the_jobs_column(
         assert isinstance(done.exception, DataError)
         assert said in str(done.exception)
         assert not (tmp_path / "map.png").exists()
+
+
+def test_no_other_command_waits_for_what_draws() -> None:
+    """The application, which every command imports, brings in neither scikit-learn nor matplotlib."""
+    code = "import sys, nightrank.cli; assert not {'sklearn', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_items_without_a_vector_are_left_out_and_counted(
