@@ -6,6 +6,7 @@ Everything is a function of its arguments: no test that calls these downloads, m
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from nightrank.batch.train import chosen_recipe
 from nightrank.batch.trials import baseline_of
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
-from nightrank.models import fit
+from nightrank.data.interactions import Interactions
+from nightrank.models import FactorModel, fit
 from nightrank.quality.gates import quality_gate
 from nightrank.release.manifest import release_key
 from nightrank.release.model_files import default_buckets, open_model, save_model
@@ -161,8 +163,14 @@ def make_job(
     return resolve_paths(JobConfig.model_validate(raw | settings), base=folder)
 
 
-def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
-    """The job's run with its recipe judged against the baseline and fitted on all events."""
+Change = Callable[[FactorModel, Interactions], FactorModel]
+
+
+def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = None) -> Run:
+    """The job's run with its recipe judged against the baseline and fitted on all events.
+
+    change: what the model that is saved is made of the fitted one by.
+    """
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
     interactions = load_interactions(job, run.inputs, family=recipe.family)
@@ -184,6 +192,7 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
         threads=threads,
         label=job.label_rule,
     )
+    model = model if change is None else change(model, interactions)
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
     card = save_model(
         model, interactions, store=run.store, key=run.name("model"), n_buckets=buckets, seed=job.seed
@@ -232,14 +241,17 @@ def record_score(run: Run) -> Run:
     return run
 
 
-def scored_run(folder: Path, *, threads: int = 1, **job: Any) -> Run:
+def scored_run(folder: Path, *, threads: int = 1, change: Change | None = None, **job: Any) -> Run:
     """A run in `folder` that has only its publish stage left; `job` goes to `make_job`."""
-    return score_in_process(trained_run(make_job(folder, **job), threads=threads), threads=threads)
+    trained = trained_run(make_job(folder, **job), threads=threads, change=change)
+    return score_in_process(trained, threads=threads)
 
 
-def published_release(folder: Path, *, threads: int = 1, **job: Any) -> Published:
-    """A release in service in `folder`/store; `job` goes to `make_job`."""
-    run = scored_run(folder, threads=threads, **job)
+def published_release(
+    folder: Path, *, threads: int = 1, change: Change | None = None, **job: Any
+) -> Published:
+    """A release in service in `folder`/store; `job` goes to `make_job`, `change` to `trained_run`."""
+    run = scored_run(folder, threads=threads, change=change, **job)
     publish(run)
     return Published(store=run.store, run=run, release=open_release(run.store, run.record.release))
 
