@@ -17,6 +17,7 @@ import pytest
 
 from eventfiles import csv, parquet
 from nightrank.config.metadata import SideColumns
+from nightrank.data import tables
 from nightrank.data.attributes import Attribute, Categories, Numbers
 from nightrank.data.metadata import MetadataTable, read_table
 from nightrank.errors import DataError
@@ -164,6 +165,32 @@ def test_files_are_one_table(tmp_path: Path) -> None:
     assert rows_of(column(*parts[1:2], features=("x",))) == [[]]
     lists = parquet(tmp_path / "4.parquet", id=[9], x=[["c"]])
     assert rows_of(column(parts[1], lists)) == [[], ["c"]]
+
+
+@pytest.mark.parametrize("end", ["parquet", "csv"])
+def test_parts_of_a_file_are_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """Protects files of more rows than are read at a time: codes agree, and a refusal names the row of the file."""
+    rng = np.random.default_rng(1)
+    n = 100
+    plain = pa.table(
+        {
+            "id": np.arange(n),
+            "words": [f"w{one}|v" for one in rng.integers(0, 30, n)],
+            "late": [0.0] * 90 + [np.inf, 1.0, np.inf] + [2.0] * 7,
+        }
+    )
+    write = pq.write_table if end == "parquet" else pacsv.write_csv
+    file = tmp_path / f"t.{end}"
+    write(plain, file)
+    whole = column(file, features=("words",))
+    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    assert rows_of(column(file, features=("words",))) == rows_of(whole)
+    before = tmp_path / f"0.{end}"
+    write(pa.table({"id": [n, n + 1], "late": [1.5, 2.5]}), before)
+    with pytest.raises(
+        DataError, match=rf"t\.{end}: column 'late' has the number inf in row 90 \(2 such rows\)"
+    ):
+        table(before, file, features=("late",))
 
 
 def test_in_json_lines_fractions_may_begin_late(tmp_path: Path) -> None:
