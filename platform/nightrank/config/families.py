@@ -152,6 +152,25 @@ _BPR = Family(
     )
 )
 
+_HYBRID = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors, without the item's bias.
+            "factors": Param(int, 1, 64, Choices((16, 32, 64, 96, 128)), maximum=4096),
+            # L2 regularisation of a step.
+            "reg": Param(float, 0.0, 0.0025, Range(1e-5, 1e-1, log=True)),
+            # Of adaptive steps (AdaGrad); the default is LightFM's.
+            "learning_rate": Param(float, 0.0, 0.05, Range(1e-2, 2e-1, log=True), minimum_allowed=False),
+            # One draws as many pairs as there are.
+            "epochs": Param(int, 1, 30, Choices((15, 30, 60)), maximum=10_000),
+            "loss": Word(("bpr", "warp"), "warp", Choices(("warp", "bpr"))),
+            # Which rows have a feature of their own, beside those of users and items.
+            "ids": Word(("both", "items", "users", "none"), "both", Choices(("both",))),
+        }
+    ),
+    uses_features=True,
+)
+
 _LMF = Family(
     MappingProxyType(
         {
@@ -179,6 +198,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "als": _ALS,
         "bpr": _BPR,
+        "hybrid": _HYBRID,
         "ials": _IALS,
         "lmf": _LMF,
         "popularity": Family(MappingProxyType({}), searchable=False),
