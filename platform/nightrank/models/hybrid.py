@@ -105,6 +105,7 @@ def rank_weights(n_items: int) -> Floats:
     else (n_items - 1) // draws (Weston, Bengio, Usunier 2011, equations 3 and 9 with alpha_i = 1/i)."""
     ranks = np.maximum((n_items - 1) // np.arange(1, MOST + 1), 1)
     weights: Floats = (digamma(ranks + 1.0) + np.euler_gamma).astype(np.float32)
+    weights /= weights[0]
     return weights
 
 
