@@ -48,8 +48,9 @@ from nightrank.models.hybrid_steps import Batch, Floats, Pairs, Side, Table, Tas
 from nightrank.models.products import LANES
 
 MOST = 10
-BATCH = 1024  # pairs
-FEWEST = 64  # batches of an epoch
+BATCH = 4096  # pairs
+FEWEST = 32  # batches of an epoch
+_SHARE = 512  # pairs of a batch for a thread; to wake one costs as much as some hundred
 
 
 def fit_hybrid(interactions: Interactions, params: Params, how: Fitting) -> FactorModel:
@@ -163,6 +164,7 @@ def _epoch(
     """Improve the tables by one pass, in place; the mean loss of the pairs, each at the vectors it was drawn by."""
     n, size, total = len(task.pairs.order), len(task.batch.losses), 0.0
     draw(_read_only(interactions.user_items.data, np.float32), task.pairs.order, keys[0])
+    threads = min(threads, max(size // _SHARE, 1))
     columns = _parts(task.item_table.vectors.shape[1], threads, step=LANES)
     for start in range(0, n, size):
         here = min(size, n - start)

@@ -280,4 +280,4 @@ def _move(
     for column in range(values.shape[0]):
         slope = reg * values[column] - pull * towards[column]
         squares[column] += slope * slope
-        values[column] -= rate * slope / math.sqrt(squares[column])
+        values[column] -= np.divide(rate * slope, math.sqrt(squares[column]))
