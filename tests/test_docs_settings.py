@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from nightrank.config.cluster import ActorSpec, ActorTable, load_cluster
-from nightrank.config.families import FAMILIES, Choices, Param
+from nightrank.config.families import FAMILIES, Choices, Param, Word
 from nightrank.config.job import JobConfig, load_job
 from nightrank.config.locations import DEFAULT_STORE
 from nightrank.config.reading import parse_yaml
@@ -115,13 +115,18 @@ def test_keys_refused_by_name_are_documented() -> None:
 def test_families_parameters_defaults_and_spaces_are_documented() -> None:
     """The table of families is the table that the settings are checked against."""
 
-    def space(param: Param) -> Any:
+    def space(param: Param | Word) -> Any:
         if isinstance(param.space, Choices):
             return list(param.space.values)
         return {"low": param.space.low, "high": param.space.high, "log": param.space.log}
 
+    def allowed(param: Param | Word) -> str:
+        return (
+            f"word, {param.expected()}" if isinstance(param, Word) else param.expected().replace("a ", "", 1)
+        )
+
     real = {
-        (family, name): (param.expected().replace("a ", "", 1), parse_yaml(str(param.default)), space(param))
+        (family, name): (allowed(param), parse_yaml(str(param.default)), space(param))
         for family, spec in FAMILIES.items()
         for name, param in spec.params.items()
     }

@@ -2,28 +2,33 @@
 
     score = (sum of the user's features' vectors) . (sum of the item's features' vectors) + sum of the item's biases
 
-Features are those of the interactions (`Interactions.features`), and by `ids` one of its own for each user and item.
-Ids carry what sets a row apart, metadata what it shares with others: an item without interactions has no feature of
-its own, is never drawn as a negative, which would only teach that nobody has it yet, and ranks by its metadata; so
-does a new user, by `FactorModel.user_features`. Biases of users, which order nothing, are left out.
+Features are the metadata of the interactions, and one more for each user and item, its own (`ids` says on which
+sides). A row's own feature carries what sets it apart, metadata what it shares with others. An item without
+interactions has none of its own: it ranks by its metadata, and is never drawn as a negative, which would only teach
+that nobody has it yet. A new user is the sum of their features (`FactorModel.user_features`). Biases of users order
+nothing and are left out.
 
 An epoch draws as many pairs as there are, each in proportion to its weight (with equal weights each once), so a
-weight means how often a pair happened, as in als and ials, and its scale changes nothing. To each pair the steps
-(`hybrid_steps`) draw items, uniformly among those with interactions, until one is not the user's own: with `bpr` the
-first (loss log(1 + e^(negative - positive))), with `warp` the first within a margin of 1 of the positive or above
-it, after t draws of at most MOST, weighted by L = 1 + 1/2 + ... + 1/k, k = (n_items - 1) // t: an estimate of the
-positive's rank. `reg` adds reg/2 of the square of each coordinate that a step touches: a rare feature is not worn
-down by the steps of others.
+weight says how often a pair happened, as in als and ials; its scale changes nothing. To a pair items are drawn,
+uniformly among those with interactions, until one is not the user's and
 
-Source: Kula, "Metadata embeddings for user and item cold-start recommendations", CBRecSys 2015 (the model; his library
-LightFM for start, rates and MOST); Weston, Bengio, Usunier, "WSABIE", IJCAI 2011 (WARP); Rendle et al., "BPR", UAI
-2009. We differ: a feature that the two items share takes no step (there it takes two that all but cancel), and
-weights are drawn by in place of scaling steps, so that no weight is too large for the rate. That library is not
-used: it has seen no release since 2023, does not build here, and its threads race, so no fit can be repeated.
+    bpr:  loss = log(1 + e^-gap), gap = score of the pair's item - score of the one drawn;
+    warp: gap < 1, at draw t of at most MOST; loss = L(k) / L(n - 1) * (1 - gap), k = max(1, (n - 1) // t), of n items
+          with interactions an estimate of how many stand above the pair's, L(k) = 1 + 1/2 + ... + 1/k.
 
-The model depends on seed and data, not on threads, nor on the order of events. There is no fold-in of events: a
-model trained on samples has no problem of its own to solve for a user. A warm start is for ids alone, since a model
-keeps sums only. A fit holds 8 bytes a pair beside its input, and the vectors of all features twice.
+Then a step of stochastic gradient descent (`hybrid_steps`) is made on this, and on reg / 2 times the square of each
+coordinate that it touches, so a rare feature is not worn down by others' steps.
+
+Source: Kula, "Metadata embeddings for user and item cold-start recommendations", CBRecSys 2015 (the model; his
+library LightFM for the start, the adaptive rates and MOST); Weston, Bengio, Usunier, "WSABIE: Scaling up to large
+vocabulary image annotation", IJCAI 2011 (WARP); Rendle et al., "BPR", UAI 2009. We differ: L is divided by its
+largest value, so that rate and reg mean the same with both losses; a feature that two items share takes no step,
+where LightFM makes two that all but cancel; weights are drawn by and do not scale steps, so none is too large for
+the rate. Neither LightFM nor its forks are used: their threads race, so with two of them no fit can be repeated.
+
+The model depends on seed and data, not on threads, nor on the order of events. A model trained on samples has no
+problem of its own to solve for one user, so there is no fold-in of events; a warm start is for ids alone, since a
+model keeps sums. A fit holds 8 bytes a pair beside its input, and the vectors of all features twice.
 """
 
 from __future__ import annotations
@@ -47,10 +52,12 @@ from nightrank.models.fitting import Epoch, Fitting
 from nightrank.models.hybrid_steps import Batch, Floats, Pairs, Side, Table, Task, choose, draw, pull
 from nightrank.models.products import LANES
 
-MOST = 10
-BATCH = 4096  # pairs
-FEWEST = 32  # batches of an epoch
-_SHARE = 512  # pairs of a batch for a thread; to wake one costs as much as some hundred
+MOST = 10  # draws
+# The pairs of a batch choose by vectors that are a batch old. Measured 2026-11, 550,000 pairs, 10 epochs: with 256,
+# 1,024, 4,096 and 16,384 NDCG@10 is the same to 0.0004, with both losses; threads wait less for each other with more.
+BATCH = 4096
+FEWEST = 32  # batches of an epoch, or a small data set would be one
+SHARE = 512  # pairs of a batch for a thread; to wake one costs as much as some hundred
 
 
 def fit_hybrid(interactions: Interactions, params: Params, how: Fitting) -> FactorModel:
@@ -64,8 +71,9 @@ def fit_hybrid(interactions: Interactions, params: Params, how: Fitting) -> Fact
     model = partial(_model, interactions, params, task)
     with ThreadPoolExecutor(how.threads) as pool:
         for number in range(1, epochs + 1):
-            loss = _epoch(task, interactions, pool, keys=_keys(how.seed, number), threads=how.threads)
-            if not how.goes_on(Epoch(number, epochs, model=model, loss=partial(float, loss))):
+            keys = np.random.SeedSequence([how.seed, number]).generate_state(2, np.uint64).astype(np.uint64)
+            loss = partial(float, _epoch(task, pool, keys=keys, threads=how.threads))
+            if not how.goes_on(Epoch(number, epochs, model=model, loss=loss)):
                 break
     return model()
 
@@ -77,9 +85,8 @@ def _task(interactions: Interactions, params: Params, how: Fitting) -> Task:
     users = _side("users", features.users, own=np.arange(matrix.shape[0]), n=matrix.shape[0], ids=ids)
     items = _side("items", features.items, own=occurring, n=matrix.shape[1], ids=ids)
     vectors = _start(interactions, how, widths=(d, d + 1), n_features=(users.shape[1], items.shape[1]))
-    n = interactions.user_items.nnz
-    order = np.empty(n, dtype=np.int32 if n <= np.iinfo(np.int32).max else np.int64)
-    size = min(BATCH, 1 + n // FEWEST)
+    order = np.empty(matrix.nnz, dtype=np.int32 if matrix.nnz <= np.iinfo(np.int32).max else np.int64)
+    size = min(BATCH, 1 + matrix.nnz // FEWEST)
     return Task(
         users=_rows(users),
         items=_rows(items),
@@ -89,11 +96,12 @@ def _task(interactions: Interactions, params: Params, how: Fitting) -> Task:
             offsets=_read_only(matrix.indptr, np.int64),
             items=_read_only(matrix.indices, np.int32),
             users=_read_only(interactions.pair_users(), np.int32),
+            weights=_read_only(matrix.data, np.float32),
             order=order,
             pool=_read_only(occurring, np.int32),
         ),
         batch=Batch(np.empty(size, np.int32), np.empty(size, np.float32), np.empty(size, np.float32)),
-        weights=_read_only(rank_weights(len(occurring)), np.float32),
+        rank_weights=_read_only(rank_weights(len(occurring)), np.float32),
         is_warp=params["loss"] == "warp",
         n_most=int(np.diff(items.indptr).max()),
         rate=np.float32(params["learning_rate"]),
@@ -101,13 +109,12 @@ def _task(interactions: Interactions, params: Params, how: Fitting) -> Task:
     )
 
 
-def rank_weights(n_items: int) -> Floats:
-    """Of a WARP step by the number of draws that it took, float32 (MOST,): 1 + 1/2 + ... + 1/k, k at least 1 and
-    else (n_items - 1) // draws (Weston, Bengio, Usunier 2011, equations 3 and 9 with alpha_i = 1/i)."""
+def rank_weights(n_items: int) -> NDArray[np.float64]:
+    """L(k) / L(n_items - 1) by the draws that it took, from 1: float64 (MOST,), see the module."""
     ranks = np.maximum((n_items - 1) // np.arange(1, MOST + 1), 1)
-    weights: Floats = (digamma(ranks + 1.0) + np.euler_gamma).astype(np.float32)
-    weights /= weights[0]
-    return weights
+    sums: NDArray[np.float64] = digamma(ranks + 1.0) + np.euler_gamma
+    sums /= sums[0]
+    return sums
 
 
 def _side(name: str, known: Features | None, *, own: NDArray[np.integer], n: int, ids: str) -> csr_matrix:
@@ -117,8 +124,8 @@ def _side(name: str, known: Features | None, *, own: NDArray[np.integer], n: int
         columns[own] = 1.0
     elif known is None:
         raise DataError(
-            f"hybrid with ids={ids}: found no features of {name}, expected some, since its {name} have no vectors of "
-            f"their own; name columns in {name}.features, or use ids=both"
+            f"hybrid with ids={ids}: found no features of {name}, expected some, since {name} have no vectors of "
+            f"their own then; name columns in {name}.features, or use ids=both"
         )
     parts = [diags_array(columns, format="csr"), *([] if known is None else [known.matrix])]
     matrix = csr_matrix(hstack(parts, format="csr", dtype=np.float32))
@@ -147,31 +154,22 @@ def _start(
     return tables
 
 
-def _keys(seed: int, number: int) -> tuple[np.uint64, np.uint64]:
-    """Of the order and of the negatives of an epoch."""
-    order, negatives = np.random.SeedSequence([seed, number]).generate_state(2, np.uint64)
-    return order, negatives
+def _epoch(task: Task, pool: ThreadPoolExecutor, *, keys: NDArray[np.uint64], threads: int) -> float:
+    """Improve the tables by one pass, in place; the mean loss of the pairs, each at the vectors it was drawn by.
 
-
-def _epoch(
-    task: Task,
-    interactions: Interactions,
-    pool: ThreadPoolExecutor,
-    *,
-    keys: tuple[np.uint64, np.uint64],
-    threads: int,
-) -> float:
-    """Improve the tables by one pass, in place; the mean loss of the pairs, each at the vectors it was drawn by."""
-    n, size, total = len(task.pairs.order), len(task.batch.losses), 0.0
-    draw(_read_only(interactions.user_items.data, np.float32), task.pairs.order, keys[0])
-    threads = min(threads, max(size // _SHARE, 1))
+    keys: uint64 (2,), of the order of pairs and of the negatives.
+    """
+    pairs, losses, total = task.pairs, task.batch.losses, 0.0
+    draw(pairs.weights, pairs.order, keys[0])
+    size = len(losses)
+    threads = max(min(threads, size // SHARE), 1)
     columns = _parts(task.item_table.vectors.shape[1], threads, step=LANES)
-    for start in range(0, n, size):
-        here = min(size, n - start)
-        _all(pool, [partial(choose, task, keys[1], start, *part) for part in _parts(here, threads)])
-        _all(pool, [partial(pull, task, start, here, *part) for part in columns])
-        total += float(task.batch.losses[:here].sum(dtype=np.float64))
-    return total / n
+    for start in range(0, len(pairs.order), size):
+        n = min(size, len(pairs.order) - start)
+        _all(pool, [partial(choose, task, keys[1], start, *part) for part in _parts(n, threads)])
+        _all(pool, [partial(pull, task, start, n, *part) for part in columns])
+        total += float(losses[:n].sum(dtype=np.float64))
+    return total / len(pairs.order)
 
 
 def _all(pool: ThreadPoolExecutor, calls: Sequence[Callable[[], None]]) -> None:
@@ -202,9 +200,7 @@ def _model(interactions: Interactions, params: Params, task: Task) -> FactorMode
     if known is None:
         return model
     n = interactions.user_items.shape[0]
-    return replace(
-        model, user_features=FeatureVectors(known.columns, task.user_table.vectors[n:].copy())
-    )
+    return replace(model, user_features=FeatureVectors(known.columns, task.user_table.vectors[n:].copy()))
 
 
 def _sums(side: Side, vectors: Floats) -> Floats:
@@ -222,7 +218,7 @@ def _rows(matrix: csr_matrix) -> Side:
 
 
 def _read_only(array: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
-    """A view of the array, contiguous and of this kind, that cannot be written: compiled code is made for one kind."""
+    """A view of the array, contiguous and of this kind, that cannot be written: what compiled code is made for."""
     view = np.ascontiguousarray(array, dtype=kind).view()
     view.flags.writeable = False
     return view

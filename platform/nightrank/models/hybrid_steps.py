@@ -48,12 +48,13 @@ class Table(NamedTuple):
 
 class Pairs(NamedTuple):
     """What is observed. offsets: int64 (n_users + 1,), items: int32 (nnz,), as in a CSR with sorted columns; users:
-    int32 (nnz,). order: the pairs of an epoch as they are drawn. pool: int32, the items that a negative is drawn
-    from, uniformly."""
+    int32 (nnz,), weights: float32 (nnz,). order: the pairs of an epoch as they are drawn, the only one written to.
+    pool: int32, the items that a negative is drawn from, uniformly."""
 
     offsets: NDArray[np.int64]
     items: NDArray[np.int32]
     users: NDArray[np.int32]
+    weights: Floats
     order: NDArray[np.integer]
     pool: NDArray[np.int32]
 
@@ -67,9 +68,8 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """All that the steps read and write. weights: float32, of a WARP step by the number of draws that it took, from
-    1; as many draws are made, of BPR too, until a step can be made. is_warp: else BPR. n_most: features of an item
-    at most."""
+    """All that the steps read and write. rank_weights: float32, of a WARP step by the number of draws that it took,
+    from 1; as many draws are made at most, for BPR too. is_warp: else BPR. n_most: features of an item at most."""
 
     users: Side
     items: Side
@@ -77,7 +77,7 @@ class Task(NamedTuple):
     item_table: Table
     pairs: Pairs
     batch: Batch
-    weights: Floats
+    rank_weights: Floats
     is_warp: bool
     n_most: int
     rate: np.float32
@@ -113,6 +113,7 @@ def draw(weights: Floats, order: NDArray[np.integer], key: np.uint64) -> None:
     """Fill `order` with pairs, as many as there are, each in proportion to its weight, in random order.
 
     Systematic sampling: n w / (sum of w) times, rounded up or down; with equal weights every pair exactly once.
+    weights: float32 (n,), above 0. order: (n,), of integers.
     """
     n, total, is_equal = weights.shape[0], 0.0, True
     for pair in range(n):
@@ -150,7 +151,7 @@ def _choose(task: Task, vector: Floats, place: int, pair: int, key: np.uint64) -
     batch.negatives[place] = NONE
     batch.losses[place] = np.float32(0.0)
     state = mixed(key)
-    for n_draws in range(1, task.weights.shape[0] + 1):
+    for n_draws in range(1, task.rank_weights.shape[0] + 1):
         state += _GOLDEN
         item = pairs.pool[below(mixed(state), n)]
         gap = own - _score(task.items, task.item_table.vectors, item, vector)
@@ -160,8 +161,8 @@ def _choose(task: Task, vector: Floats, place: int, pair: int, key: np.uint64) -
             continue
         batch.negatives[place] = item
         if task.is_warp:
-            batch.pulls[place] = task.weights[n_draws - 1]
-            batch.losses[place] = task.weights[n_draws - 1] * (MARGIN - gap)
+            batch.pulls[place] = task.rank_weights[n_draws - 1]
+            batch.losses[place] = task.rank_weights[n_draws - 1] * (MARGIN - gap)
         else:
             batch.pulls[place] = 1.0 / (1.0 + math.exp(gap))
             batch.losses[place] = max(-gap, np.float32(0.0)) + math.log1p(math.exp(-abs(gap)))
@@ -178,7 +179,7 @@ def _holds(items: NDArray[np.int32], item: int) -> bool:
             low = middle + 1
         else:
             high = middle
-    return low < items.shape[0] and items[low] == item
+    return low < items.shape[0] and bool(items[low] == item)
 
 
 @inner
@@ -280,4 +281,6 @@ def _move(
     for column in range(values.shape[0]):
         slope = reg * values[column] - pull * towards[column]
         squares[column] += slope * slope
-        values[column] -= np.divide(rate * slope, math.sqrt(squares[column]))
+        values[column] -= np.divide(
+            rate * slope, math.sqrt(squares[column])
+        )  # `/` looks for 0: not vectorised
