@@ -121,10 +121,7 @@ def test_events_that_cannot_be_meant_are_refused(tmp_path, events, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"users": {"path": "u"}}, "users: not in this version"),
-        ({"label": None}, "label: not in this version"),
-        ({"items": {"path": "i", "title": "t", "features": ["g"]}}, "items.features: not in this version"),
-        ({"items": {"path": "i"}}, "items: found neither title nor categories"),
+        ({"items": {"path": "i"}}, "items: found neither title, categories nor features"),
         ({"items": {"path": "i", "title": "t", "separator": ","}}, "items.separator"),
         ({"items": {"title": "t"}}, "items.path: missing"),
         ({"split": {"kind": "random"}}, "split.kind: found \"random\", expected 'leave_last'"),

@@ -12,13 +12,16 @@ import pytest
 
 from eventfiles import decoded
 from nightrank import errors
-from nightrank.batch.inputs import find_inputs, load_interactions
+from nightrank.batch.inputs import find_inputs, load_interactions, table_paths
 from nightrank.config.job import load_job
 from nightrank.data import csvlines, jsonlines
 from nightrank.data.counts import Counts
 from nightrank.data.events import read_events
+from nightrank.data.features import MOST_WHOLE, with_features
 from nightrank.data.formats import SUPPORTED
 from nightrank.data.grouping import CHUNK_EVENTS
+from nightrank.data.metadata import read_metadata
+from nightrank.data.metadata_counts import ColumnCounts, SideCounts
 from nightrank.data.movielens import URL
 from nightrank.data.report import Report
 from nightrank.data.tables import BATCH_ROWS
@@ -101,6 +104,51 @@ def test_the_example_of_a_frame_runs(tmp_path: Path) -> None:
     assert "assert" in code
     (tmp_path / "frame.py").write_text(code)
     runpy.run_path(str(tmp_path / "frame.py"))
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_the_worked_example_of_features_is_recomputed(tmp_path: Path, side: str) -> None:
+    """Every number of the two tables, and every name above it, is what the product makes of the page's files."""
+    for name, text in zip(("events", "users", "items"), blocks(DATA, "csv"), strict=True):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    job = load_job(written(tmp_path, blocks(DATA, "yaml")[1]))
+    found = load_interactions(job, find_inputs(job), family="als")
+    paths = table_paths(job)
+    metadata = read_metadata(
+        job,
+        user_files=paths["users"],
+        item_files=paths["items"],
+        user_kind=found.user_ids.kind,
+        item_kind=found.item_ids.kind,
+    )
+    attached = with_features(found, metadata)
+    assert attached.features is not None
+    features = getattr(attached.features, f"{side}s")
+    names = [
+        name
+        for column in features.columns
+        for name in (
+            [column.name] if column.values is None else [f"{column.name}={v}" for v in column.values]
+        )
+    ]
+    said = rows_of(DATA, side, names[0])
+    ids = getattr(attached, f"{side}_ids").array.to_pylist()
+    assert [list(row.items()) for row in said] == [
+        [(side, str(one)), *((name, f"{value:g}") for name, value in zip(names, row, strict=True))]
+        for one, row in zip(ids, features.matrix.toarray().tolist(), strict=True)
+    ]
+
+
+def test_when_whole_numbers_are_categories_is_documented() -> None:
+    """The page says the number that the product goes by."""
+    assert f"at most {MOST_WHOLE} distinct ones" in DATA
+
+
+def test_every_count_of_the_metadata_is_documented() -> None:
+    """Scripts find every key of a table and of a column, in their order."""
+    cells = column(section(DATA, "Checking a job's events"), "of a table", "what it is")
+    names = [name for cell in cells for name in re.findall(r"\w+", cell)]
+    assert names == [one.name for kind in (SideCounts, ColumnCounts) for one in fields(kind)]
 
 
 def test_every_count_of_the_events_is_documented() -> None:

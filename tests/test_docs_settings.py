@@ -41,14 +41,6 @@ def is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, StrictModel)
 
 
-def models(model: type[StrictModel] = JobConfig, prefix: str = "") -> Iterator[tuple[str, type[StrictModel]]]:
-    yield prefix, model
-    for name, field in model.model_fields.items():
-        for one in (field.annotation, *get_args(field.annotation)):
-            if is_model(one):
-                yield from models(one, f"{prefix}{name}.")
-
-
 KEYS = dict(leaves(JobConfig))
 
 
@@ -104,12 +96,6 @@ def constraints(field: FieldInfo) -> tuple[list[str], set[str]]:
         else:
             pending += [*get_args(one), *getattr(one, "__metadata__", ())]
     return list(dict.fromkeys(bounds)), choices
-
-
-def test_keys_refused_by_name_are_documented() -> None:
-    """The list of keys that are "not in this version" is that of the models."""
-    refused = {prefix + name for prefix, model in models() for name in model.not_yet}
-    assert set(column(JOB, "key refused")) == refused
 
 
 def test_families_parameters_defaults_and_spaces_are_documented() -> None:

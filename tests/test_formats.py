@@ -101,11 +101,11 @@ def test_broken_json_lines_name_the_line(tmp_path: Path, rows: list[Any], messag
         ({"u": 2**64}, f"'u' holds the number {2**64} in line 35, beyond int64"),
         (
             {"i": 7.5},
-            "'i' holds the number 7.5 in line 35 and a whole number in line 1; only weights and times",
+            "'i' holds the number 7.5 in line 35 and a whole number in line 1; only weights, times",
         ),
         (
             {"e": 7.0},
-            "'e' holds the number 7.0 in line 35 and a whole number in line 1; only weights and times",
+            "'e' holds the number 7.0 in line 35 and a whole number in line 1; only weights, times",
         ),
         ({"w": "x"}, "'w' holds a text in line 35 and a number in line 1"),
         ({"w": "x", "t": 0.5}, "'w' holds a text in line 35 and a number in line 1"),

@@ -63,6 +63,21 @@ def _fingerprint(events: Sequence[Path], items: Sequence[Path], suppressed: Supp
     return digest.hexdigest()
 
 
+def table_paths(job: JobConfig) -> dict[str, list[Path]]:
+    """The files of the job's tables, `items` and `users`: its own, else its data set's; none where it has none.
+
+    A data set is fetched first.
+    """
+    found: dict[str, list[Path]] = {"items": [], "users": []}
+    if job.events.dataset is not None:
+        files = fetch(job.events.dataset, nightrank_home() / "data" / job.events.dataset)
+        found = {"items": [files.items], "users": [files.users]}
+    for what, table in (("items", job.items), ("users", job.users)):
+        if table is not None:
+            found[what] = find_files(table.path, what=what)
+    return found
+
+
 def event_paths(job: JobConfig) -> list[Path]:
     """The files of the job's events alone, fetched first where it names a known data set."""
     if job.events.dataset is not None:

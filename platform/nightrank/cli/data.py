@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from nightrank.batch.inputs import event_paths
+from nightrank.batch.inputs import event_paths, table_paths
 from nightrank.cli import synth
 from nightrank.cli.options import Config, Json, Overrides
 from nightrank.config.job import inside_job, load_job
 from nightrank.data.datasets import fetch
 from nightrank.data.events import read_events
+from nightrank.data.metadata import read_metadata
+from nightrank.data.metadata_counts import SideCounts
 from nightrank.data.report import Report, report_of
 from nightrank.errors import DataError
 from nightrank.release.store import open_store
@@ -41,10 +43,18 @@ def fetch_command(
 
 @app.command("check")
 def check_command(config: Config, set: Overrides = None, as_json: Json = False) -> None:
-    """Read a job's events and say what is in them; exit code 2 where training would be meaningless."""
+    """Read a job's events and features and say what is in them; exit code 2 where training would be meaningless."""
     job = load_job(config, overrides=set or (), inside_job=inside_job())
     suppressed = read_suppressed(open_store(job.store))
     events = suppressed.without(read_events(event_paths(job), **job.events.columns.model_dump()))
+    tables = table_paths(job)
+    metadata = read_metadata(
+        job,
+        user_files=tables["users"],
+        item_files=tables["items"],
+        user_kind=events.user_ids.kind,
+        item_kind=events.item_ids.kind,
+    )
     report = report_of(
         events,
         job.events,
@@ -52,6 +62,7 @@ def check_command(config: Config, set: Overrides = None, as_json: Json = False) 
         seed=job.seed,
         defaults=job.combines(job.families),
         has_sweep=job.train.model is None,
+        metadata=metadata,
     )
     typer.echo(json.dumps(report.as_dict()) if as_json else "\n".join(_lines(report)))
     if report.problems:
@@ -85,8 +96,26 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"per item   {_spread(report.events_per_item)} events; {report.single_event_items:.1%} of items have one"
     if report.first is not None:
         yield f"times      {report.first} to {report.last}, given as {', '.join(counts.time_forms)}"
+    if report.metadata is not None:
+        yield from _side_lines("users", report.metadata.users)
+        yield from _side_lines("items", report.metadata.items)
     for doubt in report.warnings:
         yield f"warning    {doubt.name}: {doubt.text}"
+
+
+def _side_lines(name: str, side: SideCounts | None) -> Iterator[str]:
+    if side is None:
+        return
+    yield (
+        f"{name}      {side.rows:,} rows, {side.without_events:,} of them without events; "
+        f"{side.without_row:,} {name} with events have no row"
+    )
+    for column in side.columns:
+        kind = (
+            f"{column.values:,} categories" if column.kind == "categories" else f"{column.values:,} numbers"
+        )
+        unseen = f", {column.unseen:,} categories without events" if column.unseen else ""
+        yield f"           {column.name}: {kind}, missing in {column.missing:,} rows{unseen}"
 
 
 def _spread(numbers: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The `events` and `items` of a job file: where the tables are, their columns, what an event weighs.
+"""The `events` of a job file: where the table is, its columns, what an event weighs.
 
 Whether a file really has these columns is for `data/` to say. Here is refused what cannot be meant: settings
 that need a column nobody named, one column in two roles, two sources at once.
@@ -7,7 +7,7 @@ that need a column nobody named, one column in two roles, two sources at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -117,29 +117,3 @@ class EventsConfig(WeighingConfig):
             for role, name in self.columns.model_dump().items()
             if name is not None and name not in known.values()
         ]
-
-
-class ItemsConfig(StrictModel):
-    """The catalogue's titles and categories; its id column is called as in the events, or `item_id`."""
-
-    not_yet: ClassVar[Mapping[str, str]] = {"features": "models here use no item features; remove it"}
-
-    path: str
-    title: ColumnName | None = None
-    categories: ColumnName | None = None
-    separator: Annotated[str, Field(min_length=1)] = "|"
-
-    @field_validator("path")
-    @classmethod
-    def _local(cls, value: str) -> str:
-        return check_local(value)
-
-    @model_validator(mode="after")
-    def _used(self) -> Self:
-        if self.title is None and self.categories is None:
-            raise ValueError("found neither title nor categories; name one of these columns, or remove items")
-        if self.categories is None and self.separator != "|":
-            cure = "name the column it separates, or remove it"
-            text = f"found {shown(self.separator)} without items.categories; {cure}"
-            raise ProblemsError([Problem(("separator",), text)])
-        return self

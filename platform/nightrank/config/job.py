@@ -1,21 +1,29 @@
 """The job file: one YAML that drives every stage, as frozen settings.
 
-Only what this version does is accepted. Keys and values of later versions (users, label, other families, s3://
-stores) are refused by name with what is available instead; no setting is read and ignored.
+Only what this version does is accepted: what it does not know is refused by name with what is available instead; no
+setting is read and ignored.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
-from nightrank.config.events import EventsConfig, ItemsConfig
-from nightrank.config.families import Space, Value, combines
+from nightrank.config.events import EventsConfig
+from nightrank.config.families import Choices, Space, Value, combines
 from nightrank.config.locations import absolute_path, check_store, home_store, is_relative
+from nightrank.config.metadata import (
+    DATASET_ITEMS,
+    DATASET_USERS,
+    ItemsConfig,
+    SideColumns,
+    UsersConfig,
+    id_problems,
+)
 from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
@@ -98,17 +106,14 @@ class ScoreConfig(StrictModel):
 class JobConfig(StrictModel):
     """Everything a night needs to know."""
 
-    not_yet: ClassVar[Mapping[str, str]] = {
-        "users": "models here use no user features; remove it",
-        "label": "there is no model with labels; remove it",
-    }
-
     store: str = Field(default_factory=home_store)
     seed: int = Field(default=0, ge=0)
     events: EventsConfig
     items: ItemsConfig | None = None
+    users: UsersConfig | None = None
     split: SplitConfig = Field(default_factory=SplitConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    label: str | None = None  # the rule that makes classes of weights
     train: TrainConfig = Field(default_factory=TrainConfig)
     sweep: SweepConfig = Field(default_factory=SweepConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
@@ -119,14 +124,45 @@ class JobConfig(StrictModel):
     def _reachable(cls, value: str) -> str:
         return check_store(value)
 
+    @field_validator("label")
+    @classmethod
+    def _canonical(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse_rule(value))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        kind = self.split.kind
-        if kind in WITHOUT_TIMES and self.events.columns.time is None:
-            cure = f"name it in events.columns.time, or use {WITHOUT_TIMES[kind]}"
-            problem = Problem(("split", "kind"), f"{kind} goes by time and there is no time column; {cure}")
-            raise ProblemsError([problem])
+        problems = [*self._time_problems(), *self._label_problems()]
+        for key, table, column in (
+            ("items", self.items, self.events.columns.item),
+            ("users", self.users, self.events.columns.user),
+        ):
+            problems += [] if table is None else id_problems(table.features, key=key, column=column)
+        if problems:
+            raise ProblemsError(problems)
         return self
+
+    def _time_problems(self) -> list[Problem]:
+        kind = self.split.kind
+        if kind not in WITHOUT_TIMES or self.events.columns.time is not None:
+            return []
+        cure = f"name it in events.columns.time, or use {WITHOUT_TIMES[kind]}"
+        return [Problem(("split", "kind"), f"{kind} goes by time and there is no time column; {cure}")]
+
+    def _label_problems(self) -> list[Problem]:
+        """A family that may be fitted to classes, and no rule that makes them."""
+        if self.label is not None:
+            return []
+        cure = 'say which weights are of the class with label, for example "weight>=4"'
+        if self.train.model is not None:
+            found = self.train.params.get("task") == "label"
+            text = f'found "label" without the setting label; {cure}'
+            return [Problem(("train", "params", "task"), text)] if found else []
+        tasks = {name: space["task"] for name, space in self.sweep.models.items() if "task" in space}
+        return [
+            Problem(("sweep", "models", name, "task"), f'found "label" without the setting label; {cure}')
+            for name, task in tasks.items()
+            if isinstance(task, Choices) and "label" in task.values
+        ]
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -137,11 +173,31 @@ class JobConfig(StrictModel):
         """How repeated pairs combine for these families: as the job says, else each family's own default."""
         return combines(families) if self.events.combine is None else (self.events.combine,)
 
+    @property
+    def label_rule(self) -> Rule | None:
+        """`label`, ready to apply."""
+        return None if self.label is None else parse_rule(self.label)
+
+    @property
+    def user_columns(self) -> SideColumns | None:
+        """What models with features read of the users' table: the job's own, or a data set's; None for nothing."""
+        if self.users is not None:
+            return SideColumns(self.events.columns.user, tuple(self.users.features), self.users.separator)
+        return None if self.events.dataset is None else DATASET_USERS[self.events.dataset]
+
+    @property
+    def item_columns(self) -> SideColumns | None:
+        """The same of the items' table; None where `items` names no features."""
+        if self.items is None:
+            return None if self.events.dataset is None else DATASET_ITEMS[self.events.dataset]
+        if not self.items.features:
+            return None
+        return SideColumns(self.events.columns.item, tuple(self.items.features), self.items.separator)
+
     def without_locations(self) -> dict[str, Any]:
         """Plain values (JSON) of everything but where things are: what the run key hashes."""
-        return self.model_dump(
-            mode="json", exclude={"store": True, "events": {"path": True}, "items": {"path": True}}
-        )
+        places = {"events": {"path": True}, "items": {"path": True}, "users": {"path": True}}
+        return self.model_dump(mode="json", exclude={"store": True, **places})
 
 
 def inside_job() -> bool:
@@ -180,9 +236,9 @@ def resolve_paths(
     if job.events.path is not None:
         path = resolved(job.events.path, "events", "path")
         changes["events"] = job.events.model_copy(update={"path": path})
-    if job.items is not None:
-        path = resolved(job.items.path, "items", "path")
-        changes["items"] = job.items.model_copy(update={"path": path})
+    for key, table in (("items", job.items), ("users", job.users)):
+        if table is not None:
+            changes[key] = table.model_copy(update={"path": resolved(table.path, key, "path")})
     if problems:
         raise settings_error(source, problems)
     return job.model_copy(update=changes)

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -26,9 +26,6 @@ class StrictModel(BaseModel):
     """Base of every settings model: closed, frozen, no coercion, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    # Keys of the full design that this version does not have, and what to do instead.
-    not_yet: ClassVar[Mapping[str, str]] = {}
 
 
 Model = TypeVar("Model", bound=StrictModel)
@@ -129,9 +126,6 @@ def _expected(details: ErrorDetails) -> str:
 def _unknown(model: type[BaseModel], key: Key, found: Any) -> str:
     owner = _model_at(model, key[:-1])
     known = () if owner is None else tuple(owner.model_fields)
-    later = owner.not_yet.get(str(key[-1])) if owner is not None and issubclass(owner, StrictModel) else None
-    if later is not None:
-        return f"not in this version (found {shown(found)}); {later}"
     return f"unknown key (found {shown(found)}); {nearest(key[-1], known)}"
 
 

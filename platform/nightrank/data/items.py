@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from nightrank.data import columns, formats, tables
 from nightrank.data.columns import Place
-from nightrank.errors import DataError
+from nightrank.data.metadata import refuse_repeats
 
 
 def read_items(
@@ -45,14 +45,7 @@ def read_items(
         tables.refuse_no_rows(files, what="items")
     tables.check_one_kind(kinds, name=item, what="items")
     items = pa.concat_tables(parts)
-    counts = pc.value_counts(items["item"])
-    repeated = pc.greater(counts.field("counts"), 1)
-    if pc.any(repeated).as_py():
-        entry = counts.filter(repeated)[0].as_py()
-        raise DataError(
-            f"items: the id {entry['values']!r} occurs {entry['counts']} times in column '{item}' of {path} "
-            f"({pc.sum(repeated).as_py()} such ids); each item stands in one row: keep one of them"
-        )
+    refuse_repeats(items["item"], name=item, where=files, what="items")
     return items
 
 

@@ -199,8 +199,8 @@ def _wrong(value: Any, number: int, *, start: tuple[int, Any], may_mix: bool) ->
         return None
     if type(value) is float:
         return (
-            f"the number {value} in line {number} and a whole number in line {line}; only weights and times may be "
-            "fractions: write whole numbers without a point, or all values as texts"
+            f"the number {value} in line {number} and a whole number in line {line}; only weights, times and "
+            "features may be fractions: write whole numbers without a point, or all values as texts"
         )
     if type(value) is int and value not in INT64:
         return (

@@ -22,6 +22,8 @@ from nightrank.data.doubts import Doubt, doubts_of
 from nightrank.data.events import Events
 from nightrank.data.grouping import chunks_of, occurrences
 from nightrank.data.interactions import Interactions
+from nightrank.data.metadata import Metadata
+from nightrank.data.metadata_counts import MetadataCounts, metadata_counts
 from nightrank.data.pools import Pool, pool_of
 from nightrank.data.splits import hold_out
 from nightrank.errors import DataError
@@ -41,6 +43,7 @@ class Report:
     events_per_user, events_per_item, single_event_users and _items (shares): of the rows as read.
     held_out_users, held_out_pairs: those of the test split that can be measured, its truth; 0 where it is refused.
     unknown_users: users with held-out pairs and none to train on. first, last: ISO 8601 UTC, None without times.
+    metadata: of the features that the job names, for what training would see; None where there is nothing to see.
     """
 
     counts: Counts
@@ -61,6 +64,7 @@ class Report:
     single_event_items: float
     first: str | None
     last: str | None
+    metadata: MetadataCounts | None
     warnings: tuple[Doubt, ...]
     problems: tuple[str, ...]
 
@@ -70,6 +74,7 @@ class Report:
         return {
             **asdict(self),
             "counts": self.counts.as_dict(),
+            "metadata": None if self.metadata is None else self.metadata.as_dict(),
             "warnings": warnings,
             "problems": list(self.problems),
         }
@@ -83,10 +88,12 @@ def report_of(
     seed: int = 0,
     defaults: Sequence[str] = ("sum",),
     has_sweep: bool = False,
+    metadata: Metadata | None = None,
 ) -> Report:
     """The report on a job's events; what a night would refuse is a problem in it.
 
-    how, seed: the job's split. defaults: as for `pool_of`. has_sweep: the night holds out twice.
+    how, seed: the job's split. defaults: as for `pool_of`. has_sweep: the night holds out twice. metadata: what is
+    known of users and items beside events.
     """
     per_user = occurrences(events.users, len(events.user_ids))
     per_user = per_user[per_user > 0]  # an id without events is left of people who were erased
@@ -97,6 +104,7 @@ def report_of(
     found = None if pool is None else pool.first
     test, problems = (_Test(), [reason]) if pool is None else _held_out(pool, has_sweep=has_sweep)
     duplicates = _n_duplicates(events)
+    known = None if found is None or metadata is None else metadata_counts(found, metadata)
     first, last = _time_range(events)
     n_users, n_items = (0, 0) if found is None else found.user_items.shape
     n_pairs = 0 if found is None else found.user_items.nnz
@@ -119,7 +127,10 @@ def report_of(
         single_event_items=float(np.mean(per_item == 1)),
         first=first,
         last=last,
-        warnings=tuple(doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates)),
+        metadata=known,
+        warnings=tuple(
+            doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates, metadata=known)
+        ),
         problems=(*([] if found is None else _too_few(found)), *problems),
     )
 

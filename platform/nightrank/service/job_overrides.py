@@ -18,7 +18,7 @@ from nightrank.config.problems import Key, Problem, nearest, settings_error, sho
 from nightrank.errors import SettingsError
 
 # Whole sections, and single keys of one that holds places as well.
-SECTIONS = ("seed", "split", "objective", "train", "sweep", "gate", "score")
+SECTIONS = ("seed", "split", "objective", "label", "train", "sweep", "gate", "score")
 EVENT_KEYS = ("type_weights", "combine", "half_life_days", "min_events_per_user", "min_events_per_item")
 ALLOWED = (*SECTIONS, *(f"events.{name}" for name in EVENT_KEYS))
 

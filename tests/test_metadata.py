@@ -1,0 +1,257 @@
+"""Features as files hold them: the type of every column, the same from each format, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from eventfiles import csv, parquet
+from nightrank.config.metadata import SideColumns
+from nightrank.data.attributes import Attribute, Categories, Numbers
+from nightrank.data.metadata import MetadataTable, read_table
+from nightrank.errors import DataError
+
+
+def table(
+    *files: Path, features: tuple[str, ...] = ("x",), kind: str = "int64", **named: str
+) -> MetadataTable:
+    return read_table(files, SideColumns("id", features, **named), what="users", kind=kind)
+
+
+def column(*files: Path, **named: Any) -> Attribute:
+    return table(*files, **named).attributes[0]
+
+
+def rows_of(attribute: Attribute) -> list[Any]:
+    """What each row has: a number or None, or the list of its categories."""
+    if isinstance(attribute, Numbers):
+        known = attribute.known.tolist()
+        return [value if one else None for value, one in zip(attribute.values.tolist(), known, strict=True)]
+    ends = attribute.ends.tolist()
+    words = [attribute.values[code] for code in attribute.codes.tolist()]
+    return [words[begin:end] for begin, end in pairwise(ends)]
+
+
+def of(tmp_path: Path, values: Any, **named: Any) -> Attribute:
+    """The column of a Parquet file with these values."""
+    ids = list(range(len(values)))
+    return column(parquet(tmp_path / "x.parquet", id=ids, x=values), **named)
+
+
+TEXTS = ["b|a", "a", None, "", "  ", " c | |a|c ", "|"]
+SPLIT = [["a", "b"], ["a"], [], [], [], ["a", "c"], []]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (TEXTS, SPLIT),
+        (pa.array(TEXTS).dictionary_encode(), SPLIT),
+        (pa.array(TEXTS, pa.large_string()), SPLIT),
+        ([True, None, False], [["true"], [], ["false"]]),
+        ([["b", "a", "b"], None, [], [" ", None], ["a|b"]], [["a", "b"], [], [], [], ["a|b"]]),
+        (pa.array([["b"], ["a", None]], pa.large_list(pa.string())), [["b"], ["a"]]),
+        (pa.array([["b", "a"], None], pa.list_(pa.string(), 2)), [["a", "b"], []]),
+        (pa.array([["b"], ["a"]], pa.list_(pa.dictionary(pa.int8(), pa.string()))), [["b"], ["a"]]),
+        ([[10, 9], [9, 9]], [["10", "9"], ["9"]]),
+        ([None, None], [[], []]),
+        (["007", "7"], [["007"], ["7"]]),
+        (["é", "z", "\U0001f600", "\uffee"], [["é"], ["z"], ["\U0001f600"], ["\uffee"]]),
+    ],
+)
+def test_texts_booleans_and_lists_are_categories(tmp_path: Path, values: Any, found: list[Any]) -> None:
+    """Protects what a row is said to be: parts trimmed, empty ones gone, repeats once, lists never split."""
+    attribute = of(tmp_path, values)
+    assert isinstance(attribute, Categories)
+    assert rows_of(attribute) == [sorted(row, key=str.encode) for row in found]
+    assert list(attribute.values) == sorted({word for row in found for word in row}, key=str.encode)
+    assert attribute.known.tolist() == [row != [] for row in found]
+
+
+@pytest.mark.parametrize(
+    ("values", "found", "kind"),
+    [
+        ([3, None, -1], [3, None, -1], np.int64),
+        (pa.array([2**53 + 1, None]), [2**53 + 1, None], np.int64),
+        (pa.array([3, 4], pa.uint8()), [3, 4], np.int64),
+        (pa.array([2**64 - 1, 0], pa.uint64()), [float(2**64), 0.0], np.float64),
+        ([1.5, float("nan"), None, 2.0], [1.5, None, None, 2.0], np.float64),
+        (pa.array([0.5, None], pa.float32()), [0.5, None], np.float64),
+        ([decimal.Decimal("2.50"), None], [2.5, None], np.float64),
+        ([float("nan"), None], [None, None], np.float64),
+    ],
+)
+def test_numbers_keep_what_they_are(tmp_path: Path, values: Any, found: list[Any], kind: type) -> None:
+    """Protects whole numbers from becoming floats, and NaN from counting as a number."""
+    attribute = of(tmp_path, values)
+    assert isinstance(attribute, Numbers)
+    assert attribute.values.dtype == kind
+    assert rows_of(attribute) == found
+    assert np.isfinite(attribute.values).all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["1", "", "-20"], [1, None, -20]),
+        (["1", " 2 ", "3.0"], [1.0, 2.0, 3.0]),
+        (["1e-3", ".5", "5.", "nan", "NaN"], [0.001, 0.5, 5.0, None, None]),
+        (["99999999999999999999", "1"], [1e20, 1.0]),
+        (["007", "12"], [["007"], ["12"]]),
+        (["+1", "2"], [["+1"], ["2"]]),
+        (["1", "x"], [["1"], ["x"]]),
+        (["nan", "x"], [["nan"], ["x"]]),
+        (["1|2", "3"], [["1", "2"], ["3"]]),
+        (["True", "", "FALSE"], [["true"], [], ["false"]]),
+        (["True", "yes"], [["True"], ["yes"]]),
+        (["", " "], [[], []]),
+    ],
+)
+def test_in_csv_a_column_of_numbers_is_one_of_numbers(tmp_path: Path, texts: list[str], found: Any) -> None:
+    """Protects codes such as 007 and mixtures from being read as numbers, and numbers from being words."""
+    text = "id,x\n" + "".join(f"{place},{text}\n" for place, text in enumerate(texts))
+    assert rows_of(column(csv(tmp_path / "x.csv", text))) == found
+
+
+def test_every_format_gives_the_same(tmp_path: Path) -> None:
+    """Protects a job from meaning something else when its tables are exported in another way."""
+    rng = np.random.default_rng(0)
+    n = 500
+    words = np.array(["a", "b|a", "c | b", "", None, "d,e", 'say "f"'], dtype=object)
+    whole = pa.array(rng.integers(-5, 90, n), mask=rng.random(n) < 0.2)
+    plain = pa.table(
+        {
+            "id": rng.permutation(n),
+            "words": pa.array(rng.choice(words, n), pa.string()),
+            "whole": whole,
+            "real": pa.array(np.round(rng.normal(size=n), 6), mask=rng.random(n) < 0.2),
+            "flag": pa.array(rng.random(n) < 0.5, mask=rng.random(n) < 0.2),
+            "none": pa.nulls(n),
+        }
+    )
+    pq.write_table(plain, tmp_path / "t.parquet", row_group_size=100)
+    pacsv.write_csv(plain, tmp_path / "t.csv")
+    lines = [json.dumps(row) for row in plain.to_pylist()]
+    csv(tmp_path / "t.jsonl.gz", "\n".join(lines))
+    named = tuple(plain.column_names[1:])
+    first, *others = (table(tmp_path / f"t.{end}", features=named) for end in ("parquet", "csv", "jsonl.gz"))
+    assert first.ids.to_pylist() == plain["id"].to_pylist()
+    for other in others:
+        assert other.ids.to_pylist() == first.ids.to_pylist()
+        assert [rows_of(one) for one in other.attributes] == [rows_of(one) for one in first.attributes]
+
+
+def test_files_are_one_table(tmp_path: Path) -> None:
+    """Protects tables in parts: one vocabulary, whole numbers that meet floats, a part without any value."""
+    parts = [
+        parquet(tmp_path / "1.parquet", id=[1, 2], x=["b", "a"], y=[1, 2]),
+        parquet(tmp_path / "2.parquet", id=[3], x=pa.nulls(1), y=pa.nulls(1)),
+        parquet(tmp_path / "3.parquet", id=[4], x=["c|b"], y=[0.5]),
+    ]
+    words, numbers = table(*parts, features=("x", "y")).attributes
+    assert rows_of(words) == [["b"], ["a"], [], ["b", "c"]]
+    assert rows_of(numbers) == [1.0, 2.0, None, 0.5]
+    assert rows_of(column(*parts[1:2], features=("x",))) == [[]]
+    lists = parquet(tmp_path / "4.parquet", id=[9], x=[["c"]])
+    assert rows_of(column(parts[1], lists)) == [[], ["c"]]
+
+
+def test_in_json_lines_fractions_may_begin_late(tmp_path: Path) -> None:
+    """A price of 3 in the first line is no promise that all are whole."""
+    file = csv(tmp_path / "x.jsonl", '{"id": 1, "x": 3}\n{"id": 2, "x": 2.5}\n{"id": 3}\n')
+    assert rows_of(column(file)) == [3.0, 2.5, None]
+
+
+def test_another_separator(tmp_path: Path) -> None:
+    """What splits is what the job says, as it stands."""
+    assert rows_of(of(tmp_path, ["a.b", "a|b"], separator=".")) == [["a", "b"], ["a|b"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([datetime.date(2020, 1, 1)], "has type date32[day], which is no feature; first in row 0; features are"),
+        ([{"a": 1}], "write each field as a column of its own"),
+        ([[0.5, 1.5]], "write each number as a column of its own"),
+        ([[["a"]]], "which is no feature; first in row 0; features are texts, booleans, numbers, or lists"),
+        ([[True]], "write a list of texts"),
+        ([datetime.time(3)], "such as the year or the hour"),
+        ([b"a"], "write it as text"),
+        ([1.0, float("inf")], "has the number inf in row 1 (1 such rows); features are finite"),
+        ([1e39, 1.0, -1e300], "has the number 1e+39 in row 0 (2 such rows); features are finite"),
+    ],
+)  # fmt: skip
+def test_what_is_no_feature_is_refused_by_name(tmp_path: Path, values: Any, said: str) -> None:
+    """Protects a night from a column that cannot be meant: file, column, row and cure are named."""
+    with pytest.raises(DataError) as refused:
+        of(tmp_path, values)
+    assert str(refused.value).startswith(f"{tmp_path / 'x.parquet'}: column 'x' ")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,1\n2,-inf\n3,Infinity\n", "has the number -inf in row 1 (2 such rows)"),
+        ('1,a\n2,"b\nc"\n', "has a line break in row 1 (1 such rows)"),
+    ],
+)
+def test_what_csv_cannot_hold_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    """An infinite number is no word, and a quote that swallowed a row no category; rows count in their own file."""
+    before = csv(tmp_path / "0.csv", "id,x\n7,1\n8,\n")
+    broken = csv(tmp_path / "1.csv", "id,x\n" + text)
+    with pytest.raises(DataError) as refused:
+        table(before, broken)
+    assert str(refused.value).startswith(f"{broken}: column 'x' {said}; ")
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([1, 2, 1], "users: the id 1 occurs 2 times in column 'id' of"),
+        ([1.0, 2.0], "holds ids of type double"),
+        ([1, None], "has no value in row 1"),
+        (["a", "b"], "has string ids, the events have int64; write both the same way"),
+        ([], "users: no rows in 1 file(s)"),
+    ],
+)
+def test_ids_are_those_of_the_events_and_each_once(tmp_path: Path, ids: list[Any], said: str) -> None:
+    """Two rows of one user would be two truths; ids of another type would meet nobody."""
+    file = parquet(tmp_path / "u.parquet", id=ids, x=pa.array(["w"] * len(ids), pa.string()))
+    with pytest.raises(DataError) as refused:
+        table(file)
+    assert said in str(refused.value)
+
+
+def test_an_id_may_not_stand_in_two_files(tmp_path: Path) -> None:
+    """Also across the parts of a table."""
+    files = [parquet(tmp_path / f"{n}.parquet", id=["a", str(n)], x=[1, 2]) for n in range(2)]
+    with pytest.raises(DataError, match=r"the id 'a' occurs 2 times .* each user stands in one row"):
+        table(*files, kind="string")
+
+
+def test_a_column_has_one_type_in_all_files(tmp_path: Path) -> None:
+    """Words here and numbers there would be two columns of one name."""
+    one = parquet(tmp_path / "1.parquet", id=[1], x=["a"])
+    other = parquet(tmp_path / "2.parquet", id=[2], x=[1])
+    with pytest.raises(
+        DataError, match=r"2\.parquet: column 'x' holds whole numbers, but texts in .*1\.parquet"
+    ):
+        table(one, other)
+
+
+def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A slip in the job file is told with the nearest name."""
+    file = parquet(tmp_path / "u.parquet", id=[1], xx=["a"])
+    with pytest.raises(DataError, match=r"there is no column 'x'; the nearest is 'xx'"):
+        table(file)
