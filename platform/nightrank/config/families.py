@@ -153,6 +153,27 @@ _BPR = Family(
     )
 )
 
+# Where nothing else is said, the defaults are those of LightFM, or of its examples.
+_HYBRID = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors, without the item's bias; as bpr's. LightFM defaults to 10.
+            "factors": Param(int, 1, 64, Choices((16, 32, 64, 96, 128)), maximum=4096),
+            # L2 regularisation of a step; the default is bpr's. LightFM has none.
+            "reg": Param(float, 0.0, 0.01, Range(1e-3, 1e-1, log=True)),
+            # Of adaptive steps (AdaGrad), constant.
+            "learning_rate": Param(float, 0.0, 0.05, Range(1e-2, 2e-1, log=True), minimum_allowed=False),
+            # One draws as many pairs as there are.
+            "epochs": Param(int, 1, 30, Choices((15, 30, 60)), maximum=10_000),
+            # warp looks at the top of a list, bpr at all of it.
+            "loss": Word(("bpr", "warp"), "warp", Choices(("bpr", "warp"))),
+            # Whose rows have a feature of their own. Without, metadata alone says who or what they are.
+            "ids": Word(("both", "items", "users", "none"), "both", Choices(("both",))),
+        }
+    ),
+    uses_features=True,
+)
+
 _LMF = Family(
     MappingProxyType(
         {
@@ -215,6 +236,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "als": _ALS,
         "bpr": _BPR,
         "fm": _FM,
+        "hybrid": _HYBRID,
         "ials": _IALS,
         "lmf": _LMF,
         "mean": _MEAN,
