@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightrank.batch.inputs import find_inputs, load_interactions, load_splits
+from nightrank.batch.inputs import find_inputs, load_interactions
+from nightrank.batch.on_test import values_on_test
 from nightrank.batch.publish import publish
-from nightrank.batch.run import Run, start_run
+from nightrank.batch.run import Recipe, Run, start_run
 from nightrank.batch.scorer import ScoreUnits
 from nightrank.batch.train import chosen_recipe
+from nightrank.batch.trials import baseline_of
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
 from nightrank.data.interactions import Interactions
-from nightrank.data.splits import split_for
 from nightrank.models import FactorModel, fit
-from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.gates import quality_gate
 from nightrank.release.manifest import release_key
 from nightrank.release.model_files import default_buckets, open_model, save_model
@@ -121,16 +121,27 @@ def make_items(*, n_items: int = N_ITEMS, items: str = "int64") -> pa.Table:
     return pa.table({"item_id": ids, "title": titles, "genres": genres})
 
 
+def make_users(*, n_users: int = N_USERS, users: str = "int64") -> pa.Table:
+    """Ages as numbers and genders (the second has none), of n_users people."""
+    rng = np.random.default_rng(2)
+    genders = [("f", "m")[place % 2] for place in range(n_users)]
+    genders[1] = ""
+    ages = rng.uniform(15, 80, n_users)
+    return pa.table({"user_id": make_ids(n_users, kind=users), "age": ages, "gender": genders})
+
+
 def make_job(
     folder: Path,
     *,
     events: pa.Table | None = None,
     items: pa.Table | None = None,
+    users: pa.Table | None = None,
     weighing: dict[str, Any] | None = None,
     **settings: Any,
 ) -> JobConfig:
     """A job over the given tables (default: `make_events`, `make_items`); no item table where `items=[]`.
 
+    users: a table such as `make_users`; with it the job names features of users, and genres as one of items.
     weighing: settings of the job's `events` besides its path.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +156,10 @@ def make_job(
     if len(table):
         pq.write_table(table, folder / "items.parquet")
         raw["items"] = {"path": "items.parquet", "title": "title", "categories": "genres"}
+    if users is not None:
+        pq.write_table(users, folder / "users.parquet")
+        raw["users"] = {"path": "users.parquet", "features": ["age", "gender"]}
+        raw["items"]["features"] = ["genres"]
     return resolve_paths(JobConfig.model_validate(raw | settings), base=folder)
 
 
@@ -152,25 +167,31 @@ Change = Callable[[FactorModel, Interactions], FactorModel]
 
 
 def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = None) -> Run:
-    """The job's run with its recipe judged against popularity and fitted on all events.
+    """The job's run with its recipe judged against the baseline and fitted on all events.
 
     change: what the model that is saved is made of the fitted one by.
     """
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
     interactions = load_interactions(job, run.inputs, family=recipe.family)
-    splits = load_splits(job, run.inputs, families=(recipe.family, "popularity"))
-    metric, k = job.objective.metric, job.objective.k
-    values = []
-    for family, params in ((recipe.family, recipe.params), ("popularity", {})):
-        tonight = split_for(splits, job.combines([family])[0])
-        truth = relevant_truth(tonight, job.objective.rule)
-        model = fit(family, tonight.train, params=params, seed=job.seed, threads=threads)
-        values.append(per_user(model, tonight, metric=metric, k=k, truth=truth, threads=threads))
+    baseline = baseline_of(job)
+    stand_in = Recipe(family=baseline["family"], params=baseline["params"])
+    found = values_on_test(job, run.inputs, (recipe, stand_in), threads=threads)
     quality = quality_gate(
-        *values, metric=f"{metric}@{k}", min_change=-1.0, baseline_recipe={"family": "popularity"}
+        *found.values,
+        metric=job.objective.name,
+        shares=found.shares,
+        min_change=-1.0,
+        baseline_recipe={"family": stand_in.family},
     ).as_dict()
-    model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=threads)
+    model = fit(
+        recipe.family,
+        interactions,
+        params=recipe.params,
+        seed=job.seed,
+        threads=threads,
+        label=job.label_rule,
+    )
     model = model if change is None else change(model, interactions)
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
     card = save_model(
@@ -193,7 +214,7 @@ def scorer_of(run: Run, *, threads: int = 1) -> ScoreUnits:
         run_key=run.key,
         release=run.record.release,
         settings=run.job.score.model_dump(),
-        metric=f"{run.job.objective.metric}@{run.job.objective.k}",
+        metric=run.job.objective.name,
         n_threads=threads,
     )
 

@@ -14,7 +14,7 @@ TEST = {
     "value": 0.0712,
     "low": 0.0655,
     "high": 0.0771,
-    "popularity": {"value": 0.0301, "low": 0.0262, "high": 0.034},
+    "baseline": {"family": "popularity", "value": 0.0301, "low": 0.0262, "high": 0.034},
     "change": {"value": 0.0411, "low": 0.0362, "high": 0.046},
     "n_users": 943,
 }

@@ -41,7 +41,7 @@ def test_ties_go_to_the_cheaper() -> None:
     """Protects the order from the order of arrival: of equal values fewer factors come first, then fewer epochs."""
     costs = [(64, 8), (32, 16), (32, 8)]
     tied = [record("als", 0.05, params={"factors": factors, "epochs": epochs}) for factors, epochs in costs]
-    found = [(one["params"]["factors"], one["params"]["epochs"]) for one in ranked(tied)]
+    found = [(one["params"]["factors"], one["params"]["epochs"]) for one in ranked(tied, metric=METRIC)]
     assert found == sorted(costs)
 
 

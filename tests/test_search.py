@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from nightrank.batch.search import Proposal, scheduler, searcher
+from nightrank.batch.search import WORTH, Proposal, scheduler, searcher
 from nightrank.batch.trials import DONE, FAILED, RUNNING, STOPPED, Record, begun, spec_of
 from nightrank.config.families import FAMILIES, Choices, Range, Space
 
+METRIC = "ndcg@10"
 SPACES = {name: FAMILIES[name].own_space() for name in ("als", "bpr", "ials", "lmf", "svd")}
 
 
@@ -32,12 +33,12 @@ def drawn(
     value: Any = lambda spec: 0.5,
 ) -> list[dict[str, Any]]:
     """n recipes, one after the other, each told its value before the next."""
-    search = searcher(models, records or [], seed=seed)
+    search = searcher(models, records or [], metric=METRIC, seed=seed)
     found = []
     for number in range(n):
         config = search.suggest(str(number))
         found.append(config["spec"])
-        search.on_trial_complete(str(number), {"value": value(config["spec"]), "training_iteration": 1})
+        search.on_trial_complete(str(number), {WORTH: value(config["spec"]), "training_iteration": 1})
     return found
 
 
@@ -96,12 +97,12 @@ def test_a_small_space_is_tried_as_a_whole_and_nothing_twice(space: Any) -> None
     proposal = Proposal(space)
     everything = [spec["trial"] for spec in proposal.recipes()]
     assert proposal.size == len(everything) == len(set(everything))
-    search = searcher(space, [], seed=0)
+    search = searcher(space, [], metric=METRIC, seed=0)
     found = []
     for number in range(len(everything)):
         spec = search.suggest(str(number))["spec"]
         found.append(spec["trial"])
-        search.on_trial_complete(str(number), {"value": 1.0 - number / 100, "training_iteration": 1})
+        search.on_trial_complete(str(number), {WORTH: 1.0 - number / 100, "training_iteration": 1})
     assert sorted(found) == sorted(everything)
     assert search.suggest("more") == search.FINISHED
 
@@ -145,12 +146,14 @@ def curve(*values: float) -> list[dict[str, float]]:
     return [{"share": share, "value": value} for share, value in zip((30, 60, 100), values, strict=False)]
 
 
-def decide(records: list[Record], value: float, *, family: str = "als", share: int = 30) -> str:
-    """What happens to a new trial of a family that reaches a value."""
-    asha = scheduler(SPACES, records)
+def decide(
+    records: list[Record], worth: float, *, family: str = "als", share: int = 30, metric: str = METRIC
+) -> str:
+    """What happens to a new trial of a family that comes to be worth so much."""
+    asha = scheduler(SPACES, records, metric=metric)
     trial = SimpleNamespace(trial_id="new", config={"spec": {"family": family}})
     asha.on_trial_add(None, trial)
-    return asha.on_trial_result(None, trial, {"share": share, "value": value})
+    return asha.on_trial_result(None, trial, {"share": share, WORTH: worth})
 
 
 STRONG = [
@@ -164,6 +167,14 @@ def test_a_weak_trial_is_stopped_and_a_strong_one_goes_on() -> None:
     assert decide(STRONG, 0.35) == "CONTINUE"
     assert decide(STRONG, 0.35, share=60) == "STOP"
     assert decide([], 0.1) == "CONTINUE"
+
+
+def test_a_small_rmse_is_a_strong_trial() -> None:
+    """Protects losses from the wrong sign: records hold them as they are, rungs their negatives."""
+    assert decide(STRONG, -0.35, metric="rmse") == "STOP"
+    assert decide(STRONG, -0.1, metric="rmse") == "CONTINUE"
+    search = searcher(SPACES, STRONG, metric="rmse", seed=0)
+    assert {trial.value for trial in search._ot_study.trials} <= {-0.5}
 
 
 def test_families_are_not_held_against_each_other() -> None:

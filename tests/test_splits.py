@@ -216,10 +216,10 @@ def test_users_without_train_pairs_are_counted_as_unknown() -> None:
         {("a", "x"): (1.0, 1), ("b", "x"): (2.0, 2), ("b", "y"): (3.0, 3), ("c", "y"): (4.0, 4)}
     )
     held_out = np.array([False, True, True, True])
-    truth, n_unknown = _truth(whole, whole.subset(~held_out), held_out=held_out)
+    truth, _, n_unknown = _truth(whole, whole.subset(~held_out), held_out=held_out)
     assert (n_unknown, truth.shape, truth.nnz) == (2, (1, 2), 0)
     held_out = np.array([False, False, True, True])
-    truth, n_unknown = _truth(whole, whole.subset(~held_out), held_out=held_out)
+    truth, _, n_unknown = _truth(whole, whole.subset(~held_out), held_out=held_out)
     assert (n_unknown, truth.toarray().tolist()) == (1, [[0, 0], [0, 3]])
 
 

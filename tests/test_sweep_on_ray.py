@@ -113,7 +113,7 @@ def test_a_sweep_leaves_its_trials_and_what_was_chosen(cluster: LocalCluster, tm
     assert outcome["trials"] == 6
     assert outcome["test"]["n_users"] > 100
     change = outcome["test"]["change"]
-    assert change["value"] == pytest.approx(outcome["test"]["value"] - outcome["test"]["popularity"]["value"])
+    assert change["value"] == pytest.approx(outcome["test"]["value"] - outcome["test"]["baseline"]["value"])
     assert change["low"] <= change["value"] <= change["high"]
     board = pq.read_table(run_folder(config) / "leaderboard.parquet").to_pylist()
     assert len(board) == 7

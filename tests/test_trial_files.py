@@ -26,10 +26,11 @@ from nightrank.batch.trial_files import (
     records_of,
     values_of,
 )
-from nightrank.batch.trials import BASELINE, DONE, RUNNING, begun, spec_of
+from nightrank.batch.trials import DONE, RUNNING, begun, spec_of
 from nightrank.release.store import open_store
 from test_fuzz_run import GARBAGE
 
+BASELINE = "popularity"
 TRIAL = spec_of(BASELINE, {})["trial"]
 
 

@@ -17,7 +17,6 @@ import made
 from nightrank.batch.inputs import find_inputs, load_interactions, load_splits
 from nightrank.batch.split_files import COMPLETE, open_split, save_splits
 from nightrank.batch.trials import (
-    BASELINE,
     DONE,
     FAILED,
     POINTS,
@@ -37,6 +36,7 @@ from nightrank.data.splits import Split
 from nightrank.errors import ReleaseError
 from nightrank.release.store import LocalStore
 
+BASELINE = "popularity"
 RECIPE = {"factors": 4, "reg": 0.01, "alpha": 1.0, "epochs": 3}
 
 
@@ -178,10 +178,12 @@ def record(family: str, values: list[float] | None, *, state: str = DONE, **para
     return {**found, "state": state, "value": value, "users": values}
 
 
-def choice(*records: Record, min_change: float) -> tuple[dict[str, Any] | None, list[float | None]]:
+def choice(
+    *records: Record, min_change: float, metric: str = "ndcg@10"
+) -> tuple[dict[str, Any] | None, list[float | None]]:
     """The parameters of what is chosen, and the change of each record."""
     of = {one["trial"]: np.array(one["users"], dtype=np.float64) for one in records if one["users"]}
-    found = judged(records, of.__getitem__, min_change=min_change)
+    found = judged(records, of.__getitem__, metric=metric, min_change=min_change)
     assert [one["trial"] for one in found] == [one["trial"] for one in records]
     chosen = [one for one in found if one["chosen"]]
     assert len(chosen) <= 1
@@ -202,6 +204,17 @@ def test_the_cheapest_within_the_noise_is_chosen() -> None:
     assert choice(BEST, NEAR, FAR, min_change=-0.06)[0] == {"factors": 128, "epochs": 20}
     assert choice(BEST, NEAR, FAR, min_change=-1.0)[0] == {"factors": 8, "epochs": 5}
     assert choice(BEST, NEAR, min_change=-0.1)[1] == [0.0, -0.0625]
+
+
+def test_of_losses_the_smallest_is_the_best() -> None:
+    """Protects rmse from the wrong sign: per-user values are squared errors, a change is a gain in their root."""
+    near = record("als", [1.21, 1.21, math.nan], factors=8) | {"value": 1.1}
+    best = record("als", [1.5, 0.5, math.nan], factors=64) | {"value": 1.0}
+    far = record("als", [4.0, 4.0, math.nan], factors=4) | {"value": 2.0}
+    assert choice(near, best, far, min_change=0.0, metric="rmse")[0] == {"factors": 64}
+    chosen, changes = choice(near, best, far, min_change=-0.2, metric="rmse")
+    assert chosen == {"factors": 8}
+    assert changes == pytest.approx([-0.1, 0.0, -1.0])
 
 
 def test_a_gate_that_asks_for_more_still_lets_the_best_win() -> None:

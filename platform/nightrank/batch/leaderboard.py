@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightrank.quality.names import is_loss, signed
+
 Record = Mapping[str, Any]
 
 STATES = ("done", "stopped", "failed")
@@ -46,9 +48,9 @@ _SCHEMA = pa.schema(
 _NUMBERS = ("value", "low", "high", "change", "fit_s", "rank_s")
 
 
-def ranked(records: Sequence[Record]) -> list[Record]:
+def ranked(records: Sequence[Record], *, metric: str) -> list[Record]:
     """Best first: done trials before stopped before failed ones; ties go to the cheaper, then to the trial's id."""
-    return sorted(records, key=_order)
+    return sorted(records, key=lambda record: _order(record, metric))
 
 
 def leaderboard(records: Sequence[Record], *, metric: str) -> pa.Table:
@@ -67,7 +69,7 @@ def leaderboard(records: Sequence[Record], *, metric: str) -> pa.Table:
             "chosen": bool(record.get("chosen")),
             "epochs": record["history"][-1]["epoch"] if record.get("history") else None,
         }
-        for rank, record in enumerate(ranked(records), start=1)
+        for rank, record in enumerate(ranked(records, metric=metric), start=1)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
@@ -77,17 +79,18 @@ def lines(
 ) -> list[str]:
     """The table that a sweep ends with, and under it why the chosen trial was chosen and what it is worth.
 
-    min_change: gate.min_change. test: the chosen trial's figures on the test split beside those of popularity,
+    min_change: gate.min_change. test: the chosen trial's figures on the test split beside the baseline's,
     as the sweep's outcome has them; None where there are none. Parameters are wrapped at 118 columns.
     """
-    found = ranked(records)
+    found = ranked(records, metric=metric)
     head = f"{'rank':>4}  {f'{metric} (95% interval)':<25}  {'seconds':>7}  {'state':<7}    {'family':<10}  params"
     shown = [head]
     for rank, record in enumerate(found, start=1):
         shown += _row(record, rank=rank)
     chosen = next((record for record in found if record.get("chosen")), None)
     if chosen is not None:
-        shown += textwrap.wrap(_why(chosen, best=found, min_change=min_change), WIDTH, subsequent_indent="  ")
+        why = _why(chosen, best=found, metric=metric, min_change=min_change)
+        shown += textwrap.wrap(why, WIDTH, subsequent_indent="  ")
     if test is not None:
         shown += textwrap.wrap(_on_test(test), WIDTH, subsequent_indent="  ")
     return shown
@@ -108,9 +111,9 @@ def seconds(record: Record) -> float | None:
     return sum(known) if known else max(measured, default=None)
 
 
-def _order(record: Record) -> tuple[int, float, float, float, str]:
+def _order(record: Record, metric: str) -> tuple[int, float, float, float, str]:
     value, params = number(record.get("value")), record["params"]
-    worth = math.inf if value is None else -value
+    worth = math.inf if value is None else -signed(value, metric=metric)
     return (
         STATES.index(record["state"]),
         worth,
@@ -137,7 +140,7 @@ def _row(record: Record, *, rank: int) -> list[str]:
     return shown
 
 
-def _why(chosen: Record, *, best: Sequence[Record], min_change: float) -> str:
+def _why(chosen: Record, *, best: Sequence[Record], metric: str, min_change: float) -> str:
     """Which rule chose it; `best` is in the order of `ranked`."""
     if min_change < 0:
         rule = f"among trials within gate.min_change ({min_change:g}) of the best, the cheapest"
@@ -145,29 +148,34 @@ def _why(chosen: Record, *, best: Sequence[Record], min_change: float) -> str:
         rule = "the best, since gate.min_change allows no loss; of equals the cheapest"
     rule = f"{MARK} chosen: {rule}: fewer factors, then fewer epochs"
     if best[0].get("origin") == "baseline":
-        rule += "; popularity, above it, is no candidate"
+        rule += f"; {best[0]['family']}, above it, is no candidate"
     change = number(chosen.get("change"))
     if change == 0:
         return f"{rule}; here it is the best itself."
-    return (
-        f"{rule}."
-        if change is None
-        else f"{rule}; its mean difference to the best, per user, is {change:+.4f}."
-    )
+    if change is None:
+        return f"{rule}."
+    if is_loss(metric):
+        return f"{rule}; its {metric} is {-change:.4f} above the best's."
+    return f"{rule}; its mean difference to the best, per user, is {change:+.4f}."
 
 
 def _on_test(test: Record) -> str:
     text = f"  On test, which no trial saw: {test['metric']} {_interval(test)}"
-    popularity, change = test.get("popularity"), test.get("change")
-    if popularity is not None:
-        text += f"; popularity {_interval(popularity)}"
+    baseline, change = test.get("baseline"), test.get("change")
+    if baseline is not None:
+        text += f"; {baseline['family']} {_interval(baseline)}"
     if change is not None and number(change.get("value")) is not None:
-        text += f"; mean difference per user {_interval(change, sign='+')}"
+        text += f"; {_gain(test['metric'])} {_interval(change, sign='+')}"
         low, high = number(change.get("low")), number(change.get("high"))
         if low is not None and high is not None:
             beyond = "better" if low > 0 else "worse" if high < 0 else None
             text += ", within the noise" if beyond is None else f", {beyond} beyond the noise"
     return text + (f"; {test['n_users']} users." if test.get("n_users") is not None else ".")
+
+
+def _gain(metric: str) -> str:
+    """What a change is."""
+    return "gain, by which it is smaller," if is_loss(metric) else "mean difference per user"
 
 
 def _interval(figures: Record, *, sign: str = "") -> str:

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from nightrank.batch.inputs import Inputs, load_splits
+from nightrank.batch.inputs import Inputs, load_metadata, load_splits, split_of
 from nightrank.batch.run import Recipe
-from nightrank.batch.trials import Values
+from nightrank.batch.trials import Values, objective_of
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import split_for
 from nightrank.models import fit
-from nightrank.quality.evaluation import per_user, relevant_truth
 
 
-def values_on_test(
-    job: JobConfig, inputs: Inputs, recipes: Sequence[Recipe], *, threads: int
-) -> tuple[list[Values], int]:
-    """The objective of every user for each recipe, fitted on the same train split and ranked against the same truth:
-    float64 (n_train_users,), NaN without truth. And how many users of the truth are absent from train.
+@dataclass(frozen=True)
+class OnTest:
+    """values: of every user, a float64 (n_train_users,) for each recipe, NaN without truth. shares: what each user
+    counts (`Objective.shares`). n_unknown_users: users of the truth who are absent from train."""
 
-    The truth is that of all families of the job, as the trials had it.
+    values: list[Values]
+    shares: Values | None
+    n_unknown_users: int
+
+
+def values_on_test(job: JobConfig, inputs: Inputs, recipes: Sequence[Recipe], *, threads: int) -> OnTest:
+    """The objective of every user for each recipe, fitted on the same train split and held against the same truth.
+
+    The truth is that of all families of the job, as the trials had it. A family that learns from features has the
+    items of the item table beside train's, so it may find held-out items that the others miss.
     """
-    splits = load_splits(job, inputs, families={*job.families, *(one.family for one in recipes)})
+    objective, families = objective_of(job), [one.family for one in recipes]
+    splits = load_splits(job, inputs, families={*job.families, *families})
+    metadata = load_metadata(job, inputs, families=families, like=next(iter(splits.values())).train)
     values = []
     for one in recipes:
-        tonight = split_for(splits, job.combines([one.family])[0])
-        model = fit(one.family, tonight.train, params=one.params, seed=job.seed, threads=threads)
-        values.append(
-            per_user(
-                model,
-                tonight,
-                metric=job.objective.metric,
-                k=job.objective.k,
-                truth=relevant_truth(tonight, job.objective.rule),
-                threads=threads,
-            )
+        tonight = split_of(job, splits, family=one.family, metadata=metadata)
+        model = fit(
+            one.family, tonight.train, params=one.params, seed=job.seed, threads=threads, label=job.label_rule
         )
-    return values, tonight.n_unknown_users
+        truth = objective.truth(tonight)
+        values.append(objective.per_user(model, tonight, truth=truth, threads=threads))
+    return OnTest(values, shares=objective.shares(truth), n_unknown_users=tonight.n_unknown_users)

@@ -12,9 +12,8 @@ from matplotlib.lines import Line2D
 
 from nightrank.batch.leaderboard import Record
 from nightrank.batch.timeline import Curve
-from nightrank.config.families import FAMILIES
+from nightrank.config.families import BASELINES, FAMILIES
 
-BASELINE = "popularity"
 GREY, INK = "#777777", "#222222"
 FAINT = 0.35
 
@@ -63,7 +62,7 @@ def state_keys(records: Sequence[Record]) -> list[Line2D]:
     keys = []
     if any(record["state"] == "done" for record in records):
         keys.append(key("done", color=INK, marker="o", linestyle="none", markersize=4.5))
-    if any(record["state"] == "done" and record["family"] != BASELINE for record in records):
+    if any(record["state"] == "done" and record["family"] not in BASELINES for record in records):
         keys.append(key("best", color=INK, marker="*", linestyle="none", markersize=9))
     if any(record["state"] == "stopped" for record in records):
         keys.append(
@@ -120,11 +119,11 @@ def on_validation(metric: str) -> str:
 
 
 def families(records: Sequence[Record]) -> list[str]:
-    """Their families by name, popularity last."""
-    return sorted({record["family"] for record in records}, key=lambda name: (name == BASELINE, name))
+    """Their families by name, the baseline last."""
+    return sorted({record["family"] for record in records}, key=lambda name: (name in BASELINES, name))
 
 
 def colour(family: str) -> str:
     """The same colour for a family in every plot of every sweep."""
-    names = sorted(name for name in FAMILIES if name != BASELINE)
+    names = sorted(FAMILIES.keys() - BASELINES)
     return PALETTE[names.index(family) % len(PALETTE)] if family in names else GREY

@@ -1,4 +1,4 @@
-"""The plots of a sweep, as PNG: metric against time, metric by parameter, the best so far against popularity.
+"""The plots of a sweep, as PNG: metric against time, metric by parameter, the best so far against the baseline.
 
 Drawn from the trials' records alone: the same records give the same bytes with the same matplotlib. Import it where
 it is called, so that the processes of trials never load matplotlib.
@@ -17,7 +17,6 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from nightrank.batch.leaderboard import Record, number, ranked
 from nightrank.batch.plot_style import (
-    BASELINE,
     FAINT,
     GREY,
     INK,
@@ -36,6 +35,8 @@ from nightrank.batch.plot_style import (
     time_label,
 )
 from nightrank.batch.timeline import Curve, curves
+from nightrank.config.families import BASELINES
+from nightrank.quality.names import is_loss, signed
 from nightrank.release.store import Store
 
 NAMES = ("metric_by_time.png", "metric_by_parameter.png", "best_against_popularity.png")
@@ -54,7 +55,7 @@ def write_plots(records: Sequence[Record], *, store: Store, key: str, metric: st
     drawn = (
         _metric_by_time(records, metric=metric),
         _metric_by_parameter(records, metric=metric),
-        _best_against_popularity(records, metric=metric),
+        _best_against_baseline(records, metric=metric),
     )
     for figure, name in zip(drawn, NAMES, strict=True):
         with store.writing(f"{key}/{name}") as path:
@@ -64,7 +65,7 @@ def write_plots(records: Sequence[Record], *, store: Store, key: str, metric: st
 def _metric_by_time(records: Sequence[Record], *, metric: str) -> Figure:
     figure, axes = new_figure(8.5, 5.0)
     found = curves(records)
-    best = _best(found)
+    best = _best(found, metric=metric)
     for curve in found:
         is_best = best is not None and curve.record is best.record
         _draw_curve(axes, curve, is_best=is_best)
@@ -97,41 +98,43 @@ def _draw_curve(axes: Axes, curve: Curve, *, is_best: bool) -> None:
     )
 
 
-def _best_against_popularity(records: Sequence[Record], *, metric: str) -> Figure:
+def _best_against_baseline(records: Sequence[Record], *, metric: str) -> Figure:
     figure, axes = new_figure(8.5, 4.6)
     found = curves(records)
-    done = sorted((one for one in found if _is_candidate(one)), key=lambda curve: curve.seconds[-1])
+    done = sorted((one for one in found if _is_candidate(one.record)), key=lambda curve: curve.seconds[-1])
     end = max((curve.seconds[-1] for curve in found), default=1.0)
     for curve in done:
         shade = colour(curve.record["family"])
         axes.plot(curve.seconds[-1:], curve.values[-1:], "o", color=shade, alpha=0.6, markersize=5)
-    best = _best(found)
+    best = _best(found, metric=metric)
     if best is not None:
-        so_far = [max(one.values[-1] for one in done[: place + 1]) for place in range(len(done))]
+        better = min if is_loss(metric) else max
+        so_far = [better(one.values[-1] for one in done[: place + 1]) for place in range(len(done))]
         times = [curve.seconds[-1] for curve in done]
         axes.step([*times, end], [*so_far, so_far[-1]], where="post", color=INK, linewidth=2.0, zorder=2)
         low, high = (number(best.record.get(name)) for name in ("low", "high"))
         if low is not None and high is not None:
             axes.plot([best.seconds[-1]] * 2, [low, high], color=INK, linewidth=1.0, marker="_", zorder=2)
         star(axes, best.seconds[-1], best.values[-1])
-    _draw_popularity(axes, records)
+    _draw_baseline(axes, records)
+    baseline = next((one["family"] for one in records if one["family"] in BASELINES), "popularity")
     label(
         axes,
-        f"The best trial so far against popularity: {metric}",
+        f"The best trial so far against {baseline}: {metric}",
         x=time_label(found),
         y=on_validation(metric),
     )
     more = [] if best is None else [key("best so far (95%)", color=INK, linewidth=2.0)]
-    if any(curve.record["family"] == BASELINE for curve in found):
-        more.append(key("popularity (95%)", color=GREY, linestyle="--", linewidth=1.6))
+    if any(curve.record["family"] in BASELINES for curve in found):
+        more.append(key(f"{baseline} (95%)", color=GREY, linestyle="--", linewidth=1.6))
     finish(figure, axes, found, shown=[curve.record for curve in done], of=len(records), more=more)
     return figure
 
 
-def _draw_popularity(axes: Axes, records: Sequence[Record]) -> None:
+def _draw_baseline(axes: Axes, records: Sequence[Record]) -> None:
     for record in records:
         value = number(record.get("value"))
-        if record["family"] != BASELINE or value is None:
+        if record["family"] not in BASELINES or value is None:
             continue
         axes.axhline(value, color=GREY, linestyle="--", linewidth=1.6, zorder=1)
         low, high = (number(record.get(name)) for name in ("low", "high"))
@@ -150,9 +153,7 @@ def _metric_by_parameter(records: Sequence[Record], *, metric: str) -> Figure:
     width = max(len(names) for names in rows.values())
     figure = empty_figure(max(7.0, 2.7 * width + 0.6), 2.3 * len(rows) + 0.9)
     grid = figure.subplots(len(rows), width, squeeze=False, sharey=True)
-    best = next(
-        (one for one in ranked(measured) if one["state"] == "done" and one["family"] != BASELINE), None
-    )
+    best = next((one for one in ranked(measured, metric=metric) if _is_candidate(one)), None)
     for cells, (family, names) in zip(grid, rows.items(), strict=True):
         for axes in cells[len(names) :]:
             axes.set_axis_off()
@@ -190,8 +191,14 @@ def _panel(axes: Axes, records: Sequence[Record], *, name: str, best: Record | N
     plain(axes)
 
 
-def _scale(axes: Axes, values: Sequence[int | float]) -> None:
-    """Logarithmic where the values span a decade, or double from one to the next; few whole numbers as they are."""
+def _scale(axes: Axes, values: Sequence[Any]) -> None:
+    """Logarithmic where the values span a decade, or double from one to the next; few whole numbers as they are.
+
+    Words stand side by side.
+    """
+    if isinstance(values[0], str):
+        axes.margins(x=0.3)
+        return
     are_few = len(values) <= _FEW and all(isinstance(value, int) for value in values)
     doubles = are_few and all(high >= 1.5 * low for low, high in itertools.pairwise(values))
     if values[0] > 0 and (values[-1] / values[0] >= _SPANS or doubles):
@@ -216,9 +223,13 @@ def _varied(records: Sequence[Record], family: str) -> list[str]:
     return sorted(name for name, values in found.items() if len(values) > 1)
 
 
-def _is_candidate(curve: Curve) -> bool:
-    return bool(curve.record["state"] == "done" and curve.record["family"] != BASELINE)
+def _is_candidate(record: Record) -> bool:
+    return bool(record["state"] == "done" and record["family"] not in BASELINES)
 
 
-def _best(found: Sequence[Curve]) -> Curve | None:
-    return max((one for one in found if _is_candidate(one)), key=lambda one: one.values[-1], default=None)
+def _best(found: Sequence[Curve], *, metric: str) -> Curve | None:
+    return max(
+        (one for one in found if _is_candidate(one.record)),
+        key=lambda one: signed(one.values[-1], metric=metric),
+        default=None,
+    )

@@ -75,7 +75,7 @@ def _score(run: Run, units: list[Unit], *, spec: ActorSpec) -> None:
             "run_key": run.key,
             "release": run.record.release,
             "settings": run.job.score.model_dump(),
-            "metric": f"{run.job.objective.metric}@{run.job.objective.k}",
+            "metric": run.job.objective.name,
             "n_threads": threads(spec),
         },
         **options(spec),

@@ -21,6 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from nightrank.batch.trials import DONE, FAILED, RUNNING, STOPPED, Spec, spec_of
 from nightrank.config.families import Choices, Range, Space, Value
+from nightrank.quality.names import signed
 
 Models = Mapping[str, Mapping[str, Space]]
 Record = Mapping[str, Any]
@@ -28,6 +29,7 @@ Record = Mapping[str, Any]
 STUDY = "sweep"
 REDRAWS, LISTED = 20, 10_000  # tries for a recipe that is new; recipes of a space that is listed to find one
 FAMILY = "family"
+WORTH = "worth"  # what Tune maximises: the objective, signed so that larger is better
 # A trial is held against others of its family after a quarter and a half of its own epochs; the better half goes on.
 GRACE, HALVING, WHOLE = 25, 2, 100
 
@@ -85,7 +87,7 @@ class Distinct(OptunaSearch):  # type: ignore[misc]
     """TPE that proposes no recipe twice; where it insists on known ones, another is drawn at random."""
 
     def __init__(self, proposal: Proposal, *, tried: Iterable[str], seed: int, **given: Any) -> None:
-        super().__init__(space=proposal, metric="value", mode="max", **given)
+        super().__init__(space=proposal, metric=WORTH, mode="max", **given)
         self.proposal, self.tried = proposal, set(tried)
         self.rng = np.random.default_rng(seed)
 
@@ -113,10 +115,11 @@ class Distinct(OptunaSearch):  # type: ignore[misc]
         return next((spec for spec in drawn if spec["trial"] not in self.tried), None)
 
 
-def searcher(models: Models, records: Sequence[Record], *, seed: int) -> Distinct:
+def searcher(models: Models, records: Sequence[Record], *, metric: str, seed: int) -> Distinct:
     """TPE that knows all records: finished trials as such, and those that were cut short come first.
 
-    With as many finished records, the same seed proposes the same: what comes first does not hang on the clock.
+    metric: the name of the objective. With as many finished records, the same seed proposes the same: what comes
+    first does not hang on the clock.
     """
     proposal = Proposal(models)
     storage = optuna.storages.InMemoryStorage()
@@ -136,7 +139,7 @@ def searcher(models: Models, records: Sequence[Record], *, seed: int) -> Distinc
         if record["state"] == RUNNING:
             study.enqueue_trial(values)
         else:
-            study.add_trial(_known(record, values, proposal.distributions(record["family"])))
+            study.add_trial(_known(record, values, proposal.distributions(record["family"]), metric=metric))
     tried = [record["trial"] for record in known]
     return Distinct(proposal, tried=tried, seed=draws, sampler=sampler, storage=storage, study_name=STUDY)
 
@@ -151,7 +154,7 @@ class ByFamily(FIFOScheduler):  # type: ignore[misc]
         self.ashas = {
             family: ASHAScheduler(
                 time_attr="share",
-                metric="value",
+                metric=WORTH,
                 mode="max",
                 max_t=WHOLE,
                 grace_period=GRACE,
@@ -170,7 +173,7 @@ class ByFamily(FIFOScheduler):  # type: ignore[misc]
         return str(self._of(trial).on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if math.isnan(result["value"]):  # a fit that failed is nobody's rung
+        if math.isnan(result[WORTH]):  # a fit that failed is nobody's rung
             return
         self._of(trial).on_trial_complete(tune_controller, trial, result)
 
@@ -181,8 +184,8 @@ class ByFamily(FIFOScheduler):  # type: ignore[misc]
         self._of(trial).on_trial_remove(tune_controller, trial)
 
 
-def scheduler(models: Models, records: Sequence[Record]) -> ByFamily:
-    """ASHA whose rungs are filled with what the records reached."""
+def scheduler(models: Models, records: Sequence[Record], *, metric: str) -> ByFamily:
+    """ASHA whose rungs are filled with what the records reached. metric: as of `searcher`."""
     found = ByFamily(models)
     for record in records:
         if record["state"] not in (DONE, STOPPED) or record["family"] not in models:
@@ -190,18 +193,23 @@ def scheduler(models: Models, records: Sequence[Record]) -> ByFamily:
         trial = SimpleNamespace(trial_id=record["trial"], config={"spec": record})
         found.on_trial_add(None, trial)
         for point in record["history"]:
-            found.on_trial_result(None, trial, {"share": point["share"], "value": point["value"]})
+            worth = signed(point["value"], metric=metric)
+            found.on_trial_result(None, trial, {"share": point["share"], WORTH: worth})
         found.on_trial_remove(None, trial)
     return found
 
 
 def _known(
-    record: Record, values: dict[str, Any], distributions: dict[str, optuna.distributions.BaseDistribution]
+    record: Record,
+    values: dict[str, Any],
+    distributions: dict[str, optuna.distributions.BaseDistribution],
+    *,
+    metric: str,
 ) -> optuna.trial.FrozenTrial:
     failed = record["state"] == FAILED
     return create_trial(
         state=TrialState.FAIL if failed else TrialState.COMPLETE,
-        value=None if failed else record["value"],
+        value=None if failed else signed(record["value"], metric=metric),
         params=values,
         distributions=distributions,
     )

@@ -13,34 +13,44 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy.sparse import csr_matrix
 
+from nightrank.data.features import Features, SideFeatures
 from nightrank.data.ids import ids_from_arrays
 from nightrank.data.interactions import Interactions
 from nightrank.data.splits import Split
 from nightrank.errors import ReleaseError
 from nightrank.release.files import save_array
+from nightrank.release.model_card import FeatureColumnRecord, column_records
 from nightrank.release.records import FileRecord
 from nightrank.release.store import Files, Store
 
 COMPLETE = "complete.json"
 MATRICES = ("train", "by_item", "truth")
+SIDES = ("users", "items")
 PARTS = ("weights", "items", "offsets")
+FEATURED = "featured"  # below a split's own key: the same for families that learn from features
 
 
 class SplitCard(BaseModel):
-    """complete.json, written last: the shapes of the matrices and the files that hold them."""
+    """complete.json, written last: the shapes of the matrices and the files that hold them.
+
+    features: the columns of users and of items, whose matrices are among the others then; None where families that
+    learn from features have a split of their own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     n_unknown_users: int
     shapes: dict[str, tuple[int, int]]
     files: dict[str, FileRecord]
+    features: dict[str, tuple[FeatureColumnRecord, ...]] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> SplitCard:
-        if set(self.shapes) != set(MATRICES):
-            raise ValueError(f"shapes of {', '.join(MATRICES)} expected")
-        if set(self.files) != {_file(name, part) for name in MATRICES for part in PARTS}:
-            raise ValueError(f"{', '.join(PARTS)} of each of {', '.join(MATRICES)} expected")
+        wanted = [*MATRICES, *(_matrix(side) for side in self.features or ())]
+        if set(self.shapes) != set(wanted) or not set(self.features or ()) <= set(SIDES):
+            raise ValueError(f"shapes of {', '.join(wanted)} expected")
+        if set(self.files) != {_file(name, part) for name in wanted for part in PARTS}:
+            raise ValueError(f"{', '.join(PARTS)} of each of {', '.join(wanted)} expected")
         return self
 
 
@@ -48,9 +58,20 @@ def _file(matrix: str, part: str) -> str:
     return f"{matrix}_{part}.npy"
 
 
-def save_splits(store: Store, key: str, *, splits: Mapping[str, Split]) -> None:
-    """Write the first of `splits` (by how pairs combine) below a key, others below that; complete.json comes last."""
+def _matrix(side: str) -> str:
+    return f"features_of_{side}"
+
+
+def save_splits(
+    store: Store, key: str, *, splits: Mapping[str, Split], with_features: Mapping[str, Split] | None = None
+) -> None:
+    """Write the first of `splits` (by how pairs combine) below a key, others below that; complete.json comes last.
+
+    with_features: the same, featured, of the ways in which families that learn from features combine pairs.
+    """
     first, *others = splits
+    for how, split in (with_features or {}).items():
+        _save(store, f"{key}/{FEATURED}" if how == first else f"{key}/{how}/{FEATURED}", split)
     for how in others:
         _save(store, f"{key}/{how}", splits[how])
     _save(store, key, splits[first])
@@ -58,27 +79,33 @@ def save_splits(store: Store, key: str, *, splits: Mapping[str, Split]) -> None:
 
 def _save(store: Store, key: str, split: Split) -> None:
     matrices = {"train": split.train.user_items, "by_item": split.train.item_users, "truth": split.truth}
+    sides = split.train.features
+    known = {} if sides is None else {"users": sides.users, "items": sides.items}
+    features = {side: found for side, found in known.items() if found is not None}
+    matrices |= {_matrix(side): found.matrix for side, found in features.items()}
     files = {}
     for name, matrix in matrices.items():
         for part, array in zip(PARTS, (matrix.data, matrix.indices, matrix.indptr), strict=True):
             files[_file(name, part)] = save_array(store, f"{key}/{_file(name, part)}", array)
+    columns = {side: column_records(found.columns) for side, found in features.items()}
     card = SplitCard(
         n_unknown_users=split.n_unknown_users,
         shapes={name: matrix.shape for name, matrix in matrices.items()},
         files=files,
+        features=None if sides is None else columns,
     )
     store.put(f"{key}/{COMPLETE}", card.model_dump_json(indent=1).encode() + b"\n")
 
 
-def open_split(store: Store, key: str, *, combine: str) -> Split:
+def open_split(store: Store, key: str, *, combine: str, with_features: bool = False) -> Split:
     """The split in which pairs combined that way, or the only one (as `split_for`), without times.
 
     Its ids are the row numbers, since a trial needs no others. Raises ReleaseError where it is not complete, or
     where a file is not of the size that it was saved with.
     """
-    own = f"{key}/{combine}"
-    card = _card(store, own)
-    key, card = (key, _card(store, key)) if card is None else (own, card)
+    key = key if _card(store, f"{key}/{combine}") is None else f"{key}/{combine}"
+    key = f"{key}/{FEATURED}" if with_features else key
+    card = _card(store, key)
     if card is None:
         raise ReleaseError(f"{key} in store {store.url} holds no complete split; run the sweep again")
     files = store.files(key, card.files)
@@ -98,8 +125,19 @@ def open_split(store: Store, key: str, *, combine: str) -> Split:
         user_items=matrices["train"],
         times=None,
         by_item=matrices["by_item"],
+        features=_features(card, matrices),
     )
     return Split(train=train, truth=matrices["truth"], n_unknown_users=card.n_unknown_users)
+
+
+def _features(card: SplitCard, matrices: Mapping[str, csr_matrix]) -> SideFeatures | None:
+    if card.features is None:
+        return None
+    found = {
+        side: Features(matrices[_matrix(side)], tuple(one.column() for one in records))
+        for side, records in card.features.items()
+    }
+    return SideFeatures(**found)
 
 
 def users_of(store: Store, key: str) -> int | None:

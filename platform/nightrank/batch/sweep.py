@@ -1,7 +1,8 @@
 """The sweep stage: trials on Ray Tune, each measured on the validation split; the winner measured once on test.
 
-Records are what counts (`trials`); Tune's own files are scratch. Before the search, popularity and the winner of the
-last sweep are measured in full, so that the search begins where the last one ended.
+Records are what counts (`trials`); Tune's own files are scratch. Before the search, the baseline (popularity, or mean
+for an objective of pairs) and the winner of the last sweep are measured in full, so that the search begins where the
+last one ended.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ import numpy as np
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from nightrank.batch.inputs import Inputs, load_splits
+from nightrank.batch.inputs import Inputs, load_metadata, load_splits, split_of
 from nightrank.batch.run import Run
-from nightrank.batch.search import Proposal, scheduler, searcher
+from nightrank.batch.search import WORTH, Proposal, scheduler, searcher
 from nightrank.batch.split_files import COMPLETE, save_splits
 from nightrank.batch.sweep_outcome import conclude, track, tracker_of
 from nightrank.batch.tracking import Tracker
 from nightrank.batch.trial_files import SPLIT, measured, put_record, read_record, records_of
 from nightrank.batch.trials import (
-    BASELINE,
     DIED,
     ENDED,
     FAILED,
@@ -32,14 +32,18 @@ from nightrank.batch.trials import (
     STOPPED,
     Record,
     Spec,
+    baseline_of,
     begun,
+    can_be_measured,
     failed,
     spec_of,
 )
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorSpec, ActorTable
+from nightrank.config.families import BASELINES, learning
 from nightrank.config.job import JobConfig
 from nightrank.errors import ClusterError
+from nightrank.quality.names import signed
 from nightrank.release.store import open_store
 
 log = logging.getLogger("nightrank.sweep")
@@ -73,10 +77,12 @@ def _forgive(run: Run) -> None:
 
 
 def _first(run: Run) -> list[tuple[str, Spec]]:
-    """What is measured whatever the search does: popularity, and last time's winner if its family is searched."""
+    """What is measured whatever the search does: the baseline, and last time's winner if its family is searched."""
     last = run.record.last_winner
-    found = [("baseline", spec_of(BASELINE, {}))]
-    if last is not None and last.family in run.job.sweep.models:
+    found = [("baseline", baseline_of(run.job))]
+    if last is None or last.family not in run.job.sweep.models:
+        return found
+    if can_be_measured(run.job, last.family, last.params):
         found.append(("last winner", spec_of(last.family, last.params)))
     return found
 
@@ -84,7 +90,13 @@ def _first(run: Run) -> list[tuple[str, Spec]]:
 def _prepare(job: JobConfig, inputs: Inputs, store: str, key: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
     splits = load_splits(job, inputs, families=job.families, validation=True)
-    save_splits(open_store(store), key, splits=splits)
+    first = next(iter(splits.values())).train
+    metadata = load_metadata(job, inputs, families=job.families, like=first)
+    by_family = {} if metadata is None else {job.combines([name])[0]: name for name in learning(job.families)}
+    with_features = {
+        how: split_of(job, splits, family=family, metadata=metadata) for how, family in by_family.items()
+    }
+    save_splits(open_store(store), key, splits=splits, with_features=with_features)
 
 
 def _measure_alone(run: Run, record: Record, *, spec: ActorSpec) -> None:
@@ -102,7 +114,7 @@ def _search(run: Run, spec: ActorSpec, *, tracker: Tracker | None) -> None:
     """Rounds of Tune until enough distinct recipes have ended, or all that the space holds."""
     proposal, before = Proposal(run.job.sweep.models), -1
     while True:
-        records = [record for record in records_of(run) if record["family"] != BASELINE]
+        records = [record for record in records_of(run) if record["family"] not in BASELINES]
         ended = [record for record in records if record["state"] in ENDED]
         n_outside = sum(proposal.values(one["family"], one["params"]) is None for one in ended)
         wanted = min(run.job.sweep.trials, proposal.size + n_outside)
@@ -127,15 +139,15 @@ def _tune(
     )
     resources = {"cpu": spec.num_cpus, "gpu": spec.num_gpus, "memory": spec.memory}
     ended = [record["trial"] for record in records if record["state"] in ENDED]
-    progress = _Progress(run, done=ended, tracker=tracker)
+    progress, metric = _Progress(run, done=ended, tracker=tracker), run.job.objective.name
     with tempfile.TemporaryDirectory(
         prefix="nightrank-"
     ) as scratch:  # Tune's own files; records are what counts
         Tuner(
             tune.with_resources(trainable, resources),
             tune_config=TuneConfig(
-                search_alg=searcher(run.job.sweep.models, records, seed=run.job.seed),
-                scheduler=scheduler(run.job.sweep.models, records),
+                search_alg=searcher(run.job.sweep.models, records, metric=metric, seed=run.job.seed),
+                scheduler=scheduler(run.job.sweep.models, records, metric=metric),
                 num_samples=missing,
                 max_concurrent_trials=spec.max_count,
                 reuse_actors=True,  # starting a process takes longer than most fits
@@ -154,19 +166,20 @@ def _tune(
 
 def _trial(config: dict[str, Any], *, store: str, run: str, job: JobConfig, n_threads: int) -> None:
     """One Tune trial. Started again after it had ended, it only tells its record."""
-    folder, spec = open_store(store), config["spec"]
+    folder, spec, metric = open_store(store), config["spec"], job.objective.name
     before = read_record(folder, run, spec["trial"])
     if before is not None and before["state"] in ENDED:
-        tune.report(_told(before))
+        tune.report(_told(before, metric=metric))
         return
 
     def report(record: Record) -> None:
         put_record(folder, run, record)
         if record["history"][-1]["share"] < 100:  # the last word comes with the values
-            tune.report(_told(record))
+            tune.report(_told(record, metric=metric))
 
     record = begun(spec, seed=job.seed, origin="search")
-    tune.report(_told(measured(record, folder, run, job=job, threads=n_threads, report=report)))
+    ended = measured(record, folder, run, job=job, threads=n_threads, report=report)
+    tune.report(_told(ended, metric=metric))
 
 
 def _alone(record: Record, store: str, run: str, job: JobConfig, n_threads: int) -> None:
@@ -177,11 +190,11 @@ def _alone(record: Record, store: str, run: str, job: JobConfig, n_threads: int)
     )
 
 
-def _told(record: Record) -> dict[str, Any]:
-    """What Tune hears. A failure has no value: NaN is neither good nor bad to ASHA, and failed to Optuna."""
-    value = np.nan if record["state"] == FAILED else record["value"]
+def _told(record: Record, *, metric: str) -> dict[str, Any]:
+    """What Tune hears. A failure is worth NaN, which is neither good nor bad to ASHA, and failed to Optuna."""
+    worth = np.nan if record["state"] == FAILED else signed(record["value"], metric=metric)
     share = record["history"][-1]["share"] if record["state"] in (RUNNING, STOPPED) else 100
-    return {"value": value, "share": share}
+    return {WORTH: worth, "share": share}
 
 
 class _Progress(Callback):  # type: ignore[misc]

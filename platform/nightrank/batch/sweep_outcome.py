@@ -18,13 +18,14 @@ from nightrank.batch.run import Recipe, Run, winner_key
 from nightrank.batch.tracking import Tracker
 from nightrank.batch.tracking import tracker as open_tracker
 from nightrank.batch.trial_files import records_of, values_of
-from nightrank.batch.trials import BASELINE, Record, judged, metric_of, spec_of
+from nightrank.batch.trials import Record, baseline_of, judged
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
+from nightrank.config.families import BASELINES
 from nightrank.config.job import JobConfig
 from nightrank.config.locations import nightrank_home
 from nightrank.errors import DataError
-from nightrank.quality.intervals import UserSums, estimates
+from nightrank.quality.objective import gain_estimate, value_estimate
 from nightrank.release.store import LocalStore, Store
 
 board = logging.getLogger("nightrank.leaderboard")  # a name of its own: `make demo` prints it elsewhere
@@ -36,13 +37,13 @@ def conclude(run: Run, actors: ActorTable) -> dict[str, Any]:
 
     Raises DataError where every trial failed.
     """
-    records, metric = judged_records(run), metric_of(run.job)
+    records, metric = judged_records(run), run.job.objective.name
     with run.store.writing(run.name("leaderboard.parquet")) as path:
         pq.write_table(leaderboard(records, metric=metric), path)
     _plot(run, records, metric=metric)
     winner = next((record for record in records if record["chosen"]), None)
     if winner is None:
-        reasons = sorted({str(one["reason"]) for one in records if one["family"] != BASELINE})
+        reasons = sorted({str(one["reason"]) for one in records if one["family"] not in BASELINES})
         raise DataError(
             f"every trial of the sweep failed: {'; '.join(reasons[:3])}. Widen sweep.models, or see to the cause; "
             "trials whose process died are tried again by the same command"
@@ -61,7 +62,7 @@ def tracker_of(run: Run) -> Tracker | None:
     events = run.job.events
     experiment = f"nightrank/{events.dataset or 'events'}"
     return open_tracker(
-        _database_folder(run.store), run_key=run.key, experiment=experiment, metric=metric_of(run.job)
+        _database_folder(run.store), run_key=run.key, experiment=experiment, metric=run.job.objective.name
     )
 
 
@@ -96,7 +97,12 @@ def track(run: Run, outcome: dict[str, Any], *, tracker: Tracker | None) -> None
 
 def judged_records(run: Run) -> list[Record]:
     """The run's trials, with what was chosen of them."""
-    return judged(records_of(run), lambda trial: values_of(run, trial), min_change=run.job.gate.min_change)
+    return judged(
+        records_of(run),
+        lambda trial: values_of(run, trial),
+        metric=run.job.objective.name,
+        min_change=run.job.gate.min_change,
+    )
 
 
 def _plot(run: Run, records: Sequence[Record], *, metric: str) -> None:
@@ -106,18 +112,18 @@ def _plot(run: Run, records: Sequence[Record], *, metric: str) -> None:
 
 
 def _on_test(job: JobConfig, inputs: Inputs, winner: Record, n_threads: int) -> dict[str, Any]:
-    """The winner and popularity on the test split, which no trial saw: each mean, and the mean paired difference."""
-    recipes = [Recipe(family=one["family"], params=one["params"]) for one in (winner, spec_of(BASELINE, {}))]
-    found_values, _ = values_on_test(job, inputs, recipes, threads=n_threads)
-    values = dict(zip(("winner", BASELINE), found_values, strict=True))
-    values["change"] = values["winner"] - values[BASELINE]
-    counted = np.flatnonzero(~np.isnan(values["change"]))
-    columns = {name: UserSums.of_values(one) for name, one in values.items()}
-    found = {name: one.as_dict() for name, one in estimates(columns, counted, seed=job.seed).items()}
+    """The winner and the baseline on the test split, which no trial saw: what each is worth, and the gain."""
+    baseline, metric = baseline_of(job), job.objective.name
+    recipes = [Recipe(family=one["family"], params=one["params"]) for one in (winner, baseline)]
+    found = values_on_test(job, inputs, recipes, threads=n_threads)
+    own, other = (
+        value_estimate(values, metric=metric, shares=found.shares, seed=job.seed) for values in found.values
+    )
+    change = gain_estimate(*found.values, metric=metric, shares=found.shares, seed=job.seed)
     return {
-        "metric": metric_of(job),
-        **found["winner"],
-        "popularity": found[BASELINE],
-        "change": found["change"],
-        "n_users": len(counted),
+        "metric": metric,
+        **own.as_dict(),
+        "baseline": {"family": baseline["family"], **other.as_dict()},
+        "change": change.as_dict(),
+        "n_users": int(np.count_nonzero(~np.isnan(found.values[0]))),
     }

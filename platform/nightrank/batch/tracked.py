@@ -54,10 +54,13 @@ def points(record: Record, *, metric: str) -> list[Point]:
 
 
 def points_on_test(winner: Record, test: Record, *, metric: str) -> list[Point]:
-    """The winner's figures on the test split, popularity's beside them."""
-    popularity, change = test.get("popularity") or {}, test.get("change") or {}
+    """The winner's figures on the test split, the baseline's beside them."""
+    baseline, change = test.get("baseline") or {}, test.get("change") or {}
     figures = {"": test.get("value"), "_low": test.get("low"), "_high": test.get("high")}
-    figures |= {"_popularity": popularity.get("value"), "_change": change.get("value")}
+    figures |= {
+        f"_{baseline.get('family', 'baseline')}": baseline.get("value"),
+        "_change": change.get("value"),
+    }
     return _finals({f"test_{metric}{end}": value for end, value in figures.items()}, winner, step=0)
 
 

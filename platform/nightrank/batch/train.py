@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from nightrank.batch.inputs import Inputs, load_interactions
+from nightrank.batch.inputs import Inputs, load_counted
 from nightrank.batch.on_test import values_on_test
 from nightrank.batch.run import Recipe, Run
-from nightrank.batch.trials import BASELINE, metric_of
+from nightrank.batch.trials import baseline_of, can_be_measured
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
@@ -33,7 +33,7 @@ def train(run: Run, actors: ActorTable, *, force: bool = False) -> dict[str, Any
     """
     with run.recording("train") as outcome:
         recipe = chosen_recipe(run)
-        baseline = run.record.in_service or Recipe(family=BASELINE, params={})
+        baseline = _baseline(run)
         n_threads = threads(actors.trainer)
         log.info("gate: %s %s against %s %s", recipe.family, recipe.params, baseline.family, baseline.params)
         decision = run_task(_judge, run.job, run.inputs, recipe, baseline, n_threads, spec=actors.trainer)
@@ -65,17 +65,31 @@ def chosen_recipe(run: Run) -> Recipe:
     return Recipe(family=best["family"], params=best["params"])
 
 
+def _baseline(run: Run) -> Recipe:
+    """The recipe in service when the run began, or a stand-in."""
+    spec, before = baseline_of(run.job), run.record.in_service
+    if before is not None and can_be_measured(run.job, before.family, before.params):
+        return before
+    if before is not None:
+        log.warning(
+            "%s %s, which is in service, cannot give %s: %s stands in for it in the gate",
+            *(before.family, before.params, run.job.objective.name, spec["family"]),
+        )
+    return Recipe(family=spec["family"], params=spec["params"])
+
+
 def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
-    values, n_unknown = values_on_test(job, inputs, (recipe, baseline), threads=n_threads)
+    found = values_on_test(job, inputs, (recipe, baseline), threads=n_threads)
     return quality_gate(
-        *values,
-        metric=metric_of(job),
+        *found.values,
+        metric=job.objective.name,
+        shares=found.shares,
         min_change=job.gate.min_change,
         baseline_recipe=baseline.model_dump(),
         seed=job.seed,
-    ).as_dict() | {"unknown_users": n_unknown}
+    ).as_dict() | {"unknown_users": found.n_unknown_users}
 
 
 def _refusal(decision: dict[str, Any]) -> str:
@@ -93,8 +107,15 @@ def _refusal(decision: dict[str, Any]) -> str:
 def _fit_all(
     job: JobConfig, inputs: Inputs, recipe: Recipe, store: str, key: str, n_threads: int
 ) -> dict[str, Any]:
-    interactions = load_interactions(job, inputs, family=recipe.family)
-    model = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, threads=n_threads)
+    interactions, tables = load_counted(job, inputs, family=recipe.family)
+    model = fit(
+        recipe.family,
+        interactions,
+        params=recipe.params,
+        seed=job.seed,
+        threads=n_threads,
+        label=job.label_rule,
+    )
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
     card = save_model(model, interactions, store=open_store(store), key=key, n_buckets=buckets, seed=job.seed)
     return {
@@ -102,6 +123,7 @@ def _fit_all(
         "items": card.n_items,
         "pairs": card.n_pairs,
         "counts": interactions.counts.as_dict(),
+        "metadata": None if tables is None else tables.as_dict(),
         "buckets": card.n_buckets,
         "model_hash": card.model_hash,
     }

@@ -12,6 +12,7 @@ from nightrank.batch.records import TrialRecord, read_json
 from nightrank.batch.run import Run
 from nightrank.batch.split_files import open_split, users_of
 from nightrank.batch.trials import DONE, RUNNING, Record, Values, measure
+from nightrank.config.families import learning
 from nightrank.config.job import JobConfig
 from nightrank.errors import ReleaseError
 from nightrank.release.files import save_array
@@ -102,7 +103,8 @@ def measured(
     """
     put_record(store, run, record)
     (combine,) = job.combines([record["family"]])
-    split = open_split(store, f"{run}{SPLIT}", combine=combine)
+    with_features = bool(learning([record["family"]]))
+    split = open_split(store, f"{run}{SPLIT}", combine=combine, with_features=with_features)
     found, values = measure(record, split, job=job, threads=threads, report=report)
     if values is not None:
         save_array(store, f"{run}{VALUES}/{record['trial']}.npy", values.astype(np.float32))

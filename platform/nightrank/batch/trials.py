@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.config.families import BASELINES, Value
 from nightrank.config.job import JobConfig
+from nightrank.config.objective import LOSSES
 from nightrank.data.splits import Split
 from nightrank.errors import DataError
 from nightrank.models import fit
 from nightrank.models.fitting import Epoch
-from nightrank.quality.evaluation import per_user, relevant_truth
-from nightrank.quality.intervals import UserSums, estimates
+from nightrank.quality.names import signed
+from nightrank.quality.objective import Objective, gain, value_estimate, value_of
 
-BASELINE = "popularity"
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 ENDED = (DONE, STOPPED, FAILED)
 DIED = "the process of the trial died each time (killed, or out of memory)"
@@ -36,12 +37,27 @@ Record = dict[str, Any]
 Values = NDArray[np.float64]
 
 
-def metric_of(job: JobConfig) -> str:
-    """The objective's name, such as ndcg@10."""
-    return f"{job.objective.metric}@{job.objective.k}"
+def objective_of(job: JobConfig) -> Objective:
+    """What the job's recipes are compared by."""
+    asked = job.objective
+    k = None if asked.metric in LOSSES else asked.k
+    return Objective(asked.metric, k=k, relevant=asked.rule, label=job.label_rule)
 
 
-def spec_of(family: str, params: Mapping[str, int | float | str]) -> Spec:
+def baseline_of(job: JobConfig) -> Spec:
+    """What stands in where nothing else can be compared with: popularity, or mean where pairs are predicted."""
+    if job.objective.metric not in LOSSES:
+        return spec_of("popularity", {})
+    return spec_of("mean", {"task": "label" if job.objective.metric == "logloss" else "rating"})
+
+
+def can_be_measured(job: JobConfig, family: str, params: Mapping[str, Value]) -> bool:
+    """Can this recipe, of another night, be fitted with this job's settings, and give its objective?"""
+    task = params.get("task")
+    return job.objective.suits(family, task) and (task != "label" or job.label is not None)
+
+
+def spec_of(family: str, params: Mapping[str, Value]) -> Spec:
     """A recipe with the id that its records go by: a hash of family and parameters."""
     content = json.dumps([family, dict(sorted(params.items()))])
     return {
@@ -108,7 +124,8 @@ class _Trial:
     ) -> None:
         self.record, self.split, self.job, self.threads = record, split, job, threads
         self.report = report
-        self.truth = relevant_truth(split, job.objective.rule)
+        self.objective = objective_of(job)
+        self.truth = self.objective.truth(split)
         self.started = time.monotonic()
         self.rank_s = 0.0
         self.values: Values = np.empty(0)
@@ -120,13 +137,15 @@ class _Trial:
             params=self.record["params"],
             seed=self.record["seed"],
             threads=self.threads,
+            label=self.job.label_rule,
             on_epoch=self.on_epoch,
         )
-        interval = estimates(
-            {"value": UserSums.of_values(self.values)},
-            np.flatnonzero(~np.isnan(self.values)),
+        interval = value_estimate(
+            self.values,
+            metric=self.objective.metric,
+            shares=self.objective.shares(self.truth),
             seed=self.record["seed"],
-        )["value"]
+        )
         ended = {"state": DONE, "low": interval.low, "high": interval.high}
         return {**self.record, **ended, **self.seconds()}, self.values
 
@@ -134,18 +153,12 @@ class _Trial:
         if epoch.number not in measured_epochs(epoch.of):
             return True
         began = time.monotonic()
-        objective = self.job.objective
-        self.values = per_user(
-            epoch.model(),
-            self.split,
-            metric=objective.metric,
-            k=objective.k,
-            truth=self.truth,
-            threads=self.threads,
+        self.values = self.objective.per_user(
+            epoch.model(), self.split, truth=self.truth, threads=self.threads
         )
         if np.isnan(self.values).all():
             raise DataError("no user has relevant held-out items; check objective.relevant")
-        value = float(np.nanmean(self.values))
+        value = value_of(self.values, metric=self.objective.metric)
         now = time.monotonic()
         self.rank_s += now - began
         point = {
@@ -170,22 +183,23 @@ def measured_epochs(epochs: int) -> frozenset[int]:
 
 
 def judged(
-    records: Sequence[Mapping[str, Any]], values: Callable[[str], Values], *, min_change: float
+    records: Sequence[Mapping[str, Any]], values: Callable[[str], Values], *, metric: str, min_change: float
 ) -> list[Record]:
-    """The records with `change`, the mean paired difference to the best, and `chosen`, true of one at most.
+    """The records with `change`, the gain over the best (`objective.gain`), and `chosen`, true of one at most.
 
-    Only trials that are done count, and not the baseline. Of those no worse than the best by more than min_change
-    allows (nothing above 0), the cheapest is chosen: fewer factors, then fewer epochs, then the better, then the id.
-    values: each user's value by trial id.
+    metric: the name of the objective. Only trials that are done count, and not the baseline. Of those no worse than
+    the best by more than min_change allows (nothing above 0), the cheapest is chosen: fewer factors, then fewer
+    epochs, then the better, then the id. values: each user's value by trial id.
     """
     running = [record for record in records if record["state"] == DONE]
-    candidates = [record for record in running if record["family"] != BASELINE]
+    candidates = [record for record in running if record["family"] not in BASELINES]
     if not candidates:
         return [{**record, "change": None, "chosen": False} for record in records]
-    best = values(min(candidates, key=lambda one: (-one["value"], *_cost(one)))["trial"])
-    changes = {one["trial"]: float(np.nanmean(values(one["trial"]) - best)) for one in running}
+    worth = {one["trial"]: signed(one["value"], metric=metric) for one in running}
+    best = values(min(candidates, key=lambda one: (-worth[one["trial"]], *_cost(one)))["trial"])
+    changes = {one["trial"]: gain(values(one["trial"]), best, metric=metric) for one in running}
     eligible = [one for one in candidates if changes[one["trial"]] >= min(min_change, 0.0)]
-    choice = min(eligible, key=lambda one: (*_cost(one)[:2], -one["value"], one["trial"]))["trial"]
+    choice = min(eligible, key=lambda one: (*_cost(one)[:2], -worth[one["trial"]], one["trial"]))["trial"]
     return [{**one, "change": changes.get(one["trial"]), "chosen": one["trial"] == choice} for one in records]
 
 

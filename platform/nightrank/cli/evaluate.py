@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from scipy.sparse import csr_matrix
 
+from nightrank.cli.evaluate_input import candidates_of, read_split
+from nightrank.cli.evaluate_plan import Plan, plan_of
 from nightrank.cli.evaluate_report import check_table, lines_of, report_of, write_users
 from nightrank.cli.options import Json
 from nightrank.cli.progress import Shown
-from nightrank.config.events import WeighingConfig
-from nightrank.config.families import FAMILIES
-from nightrank.config.job import JobConfig, TrainConfig, inside_job, load_job
-from nightrank.config.rules import Rule, parse_rule
-from nightrank.config.strict import validate
-from nightrank.data.events import event_files, read_events
-from nightrank.data.formats import find_files
-from nightrank.data.given import Candidates, default_columns, given_split, pairs_in_both, read_candidates
-from nightrank.data.interactions import Interactions, interactions_of
+from nightrank.config.job import inside_job, load_job
+from nightrank.config.rules import Rule
+from nightrank.data.given import Candidates, pairs_in_both
 from nightrank.data.splits import Split
-from nightrank.errors import DataError, SettingsError
-from nightrank.models import FactorModel, fit, link_of
-from nightrank.quality.asked import check_specs, relevant_pairs
+from nightrank.errors import DataError
+from nightrank.models import FactorModel, fit
+from nightrank.quality.asked import relevant_pairs
 from nightrank.quality.evaluation import Evaluation, evaluate
-from nightrank.quality.names import MetricSpec, parse_metrics
+from nightrank.quality.names import MetricSpec
 
 log = logging.getLogger("nightrank")
 SAMPLE = 1000  # users whose metric is shown while a fit runs
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the command line asks for, checked before any file is read. rules: of train's events."""
-
-    family: str
-    params: dict[str, int | float | str]
-    metrics: tuple[MetricSpec, ...]
-    label: Rule | None
-    relevant: Rule | None
-    rules: WeighingConfig | None
-    seed: int
-    threads: int
 
 
 def register(app: typer.Typer) -> None:
@@ -67,13 +48,15 @@ def evaluate_command(
         str | None, typer.Option("--candidates", help="The (user, item) rows to rank, in place of all items.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="A job file: its columns and rules of events.")
+        Path | None,
+        typer.Option("--config", help="A job file: columns and rules of events, tables of features."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", help="name=value, a parameter of the model; repeats.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", help="The label of auc, logloss, accuracy: 'weight>=4'.")
+        str | None,
+        typer.Option("--label", help="The class of auc, logloss, accuracy, and fm: 'weight>=4'."),
     ] = None,
     per_user: Annotated[
         Path | None, typer.Option("--per-user", help="Write each user's metrics: .parquet or .csv.")
@@ -83,11 +66,11 @@ def evaluate_command(
 ) -> None:
     """Fit a model on train, rank for every user of test, and print the metrics with 95% intervals."""
     job = None if config is None else load_job(config, inside_job=inside_job())
-    plan = _plan(job, model=model, params=param or [], metrics=metrics, label=label, seed=seed)
+    plan = plan_of(job, model=model, params=param or [], metrics=metrics, label=label, seed=seed)
     if per_user is not None:
         check_table(per_user, plan.metrics)
-    split = _read(plan, train, test)
-    chosen = None if candidates is None else _read_candidates(plan, candidates, split)
+    split = read_split(plan, train, test)
+    chosen = None if candidates is None else candidates_of(plan, candidates, split)
     n_both = pairs_in_both(split) if chosen is None else 0
     if n_both:
         log.warning("%d pairs of test are in train, too: lists leave them out, so they are missed", n_both)
@@ -100,109 +83,6 @@ def evaluate_command(
         write_users(per_user, split, found)
     report = report_of(plan.family, plan.params, found=found, split=split, seconds=seconds)
     typer.echo(json.dumps(report) if as_json else "\n".join(lines_of(report)))
-
-
-def _plan(
-    job: JobConfig | None,
-    *,
-    model: str,
-    params: Sequence[str],
-    metrics: str,
-    label: str | None,
-    seed: int | None,
-) -> Plan:
-    """Raises SettingsError for whatever cannot be meant."""
-    recipe = validate(TrainConfig, {"model": model, "params": _parameters(params)}, source="evaluate")
-    try:
-        specs = parse_metrics(metrics)
-        rule = None if label is None else parse_rule(label)
-    except ValueError as error:
-        raise SettingsError(f"evaluate: {error}") from None
-    check_specs(specs, rule=rule, link=link_of(model, recipe.params))
-    if rule is not None and not any(spec.needs_rule for spec in specs):
-        raise SettingsError(
-            f'evaluate: --label "{rule}" makes labels, and none of {metrics} looks at labels; which pairs are '
-            "relevant in a ranking is for objective.relevant of a job file to say (--config)"
-        )
-    return Plan(
-        family=model,
-        params=recipe.params,
-        metrics=specs,
-        label=rule,
-        relevant=None if job is None else job.objective.rule,
-        rules=None if job is None else job.events,
-        seed=seed if seed is not None else 0 if job is None else job.seed,
-        threads=len(os.sched_getaffinity(0)),
-    )
-
-
-def _parameters(texts: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or name in found:
-            twice = " once for each parameter" if name in found else ""
-            raise SettingsError(f'evaluate: --param "{text}": expected name=value{twice}, such as factors=64')
-        found[name] = _number(value)
-    return found
-
-
-def _number(text: str) -> Any:
-    """A whole number, a number, or the text as it is; not by YAML, to which 1e-3 is a text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _read(plan: Plan, train: str, test: str) -> Split:
-    """Train by all the rules; of test every event counts, by its weight and type alone."""
-    default = FAMILIES[plan.family].combine
-    files = event_files(train)
-    rules = plan.rules or WeighingConfig(columns=default_columns(files))
-    seen = interactions_of(read_events(files, **rules.columns.model_dump()), rules, default=default)
-    if seen.n_zero_pairs:
-        log.warning("%d pairs of train have weight 0: they say nothing, and are left out", seen.n_zero_pairs)
-    return given_split(seen, _truth(plan, event_files(test), default=default))
-
-
-def _truth(plan: Plan, files: Sequence[Path], *, default: str) -> Interactions:
-    """The events of test, pairs of weight 0 among them. Raises DataError where a metric lacks weights to compare."""
-    if plan.rules is None:
-        rules = WeighingConfig(columns=default_columns(files))
-    else:
-        whole = {"half_life_days": None, "min_events_per_user": 1, "min_events_per_item": 1}
-        rules = plan.rules.model_copy(update=whole)
-    wanted = [str(spec) for spec in plan.metrics if spec.kind in ("values", "labels")]
-    if wanted and rules.columns.weight is None and not rules.type_weights:
-        raise DataError(
-            f"test: {', '.join(wanted)} compare predictions with weights, and {files[0]} has no column of weights; "
-            "add a column `weight`, or name it in the events.columns of a job file and give that with --config"
-        )
-    events = read_events(files, **rules.columns.model_dump())
-    return interactions_of(events, rules, default=default, keep_zeros=True)
-
-
-def _read_candidates(plan: Plan, path: str, split: Split) -> Candidates:
-    columns = WeighingConfig().columns if plan.rules is None else plan.rules.columns
-    files = find_files(path, what="candidates")
-    found = read_candidates(files, user=columns.user, item=columns.item, train=split.train)
-    if found.n_unknown_users or found.n_unknown_items:
-        log.warning(
-            "candidates: %d rows of users and %d rows of items that train does not know are left out",
-            found.n_unknown_users,
-            found.n_unknown_items,
-        )
-    counted = np.diff(relevant_pairs(split.truth, plan.relevant).indptr) > 0
-    without = np.flatnonzero(counted & (np.diff(found.rows.indptr) == 0))
-    if len(without):
-        raise DataError(
-            f"candidates: {len(without)} users of test have no candidate that train knows, the first is "
-            f"{split.train.user_ids[int(without[0])]!r}; list some for every user of test, or leave those users out"
-        )
-    return found
 
 
 def _fit(
@@ -228,6 +108,7 @@ def _fit(
         params=plan.params,
         seed=plan.seed,
         threads=plan.threads,
+        label=plan.label,
         on_epoch=partial(shown.on_epoch, measure=measure),
     )
     spent_s = time.monotonic() - started - shown.spent_s

@@ -215,6 +215,11 @@ LINKS: Mapping[tuple[str, object], Link] = (
 )
 
 
+def learning(families: Iterable[str]) -> tuple[str, ...]:
+    """Those of the families that learn from the features of users and items."""
+    return tuple(name for name in families if FAMILIES[name].uses_features)
+
+
 def combines(families: Iterable[str]) -> tuple[str, ...]:
     """The distinct defaults of `combine` of these families, sum first.
 

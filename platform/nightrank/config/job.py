@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
@@ -24,31 +24,14 @@ from nightrank.config.metadata import (
     UsersConfig,
     id_problems,
 )
-from nightrank.config.problems import Problem, ProblemsError, settings_error, shown
+from nightrank.config.objective import ObjectiveConfig, objective_problems
+from nightrank.config.problems import Key, Problem, ProblemsError, settings_error, shown
 from nightrank.config.rules import Rule, parse_rule
 from nightrank.config.spaces import dump_models, family_named, parse_models, parse_params
 from nightrank.config.split import WITHOUT_TIMES, SplitConfig
 from nightrank.config.strict import StrictModel, load
 
 JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the entry point of a submitted job
-
-
-class ObjectiveConfig(StrictModel):
-    """What a sweep maximises, on the validation part; `relevant` says which held-out events count."""
-
-    metric: Literal["ndcg", "recall", "map", "precision", "hr", "mrr"] = "ndcg"
-    k: int = Field(default=10, ge=1)
-    relevant: str | None = None
-
-    @field_validator("relevant")
-    @classmethod
-    def _canonical(cls, value: str | None) -> str | None:
-        return None if value is None else str(parse_rule(value))
-
-    @property
-    def rule(self) -> Rule | None:
-        """`relevant`, ready to apply."""
-        return None if self.relevant is None else parse_rule(self.relevant)
 
 
 class TrainConfig(StrictModel):
@@ -131,7 +114,11 @@ class JobConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = [*self._time_problems(), *self._label_problems()]
+        problems = [
+            *self._time_problems(),
+            *self._label_problems(),
+            *objective_problems(self.objective, self._tasks(), has_label=self.label is not None),
+        ]
         for key, table, column in (
             ("items", self.items, self.events.columns.item),
             ("users", self.users, self.events.columns.user),
@@ -163,6 +150,17 @@ class JobConfig(StrictModel):
             for name, task in tasks.items()
             if isinstance(task, Choices) and "label" in task.values
         ]
+
+    def _tasks(self) -> list[tuple[Key, str, Value | None]]:
+        """Key, family and task of whatever this job may fit."""
+        if self.train.model is not None:
+            return [(("train", "model"), self.train.model, self.train.params.get("task"))]
+        found: list[tuple[Key, str, Value | None]] = []
+        for name, spaces in self.sweep.models.items():
+            space = spaces.get("task")
+            tasks = space.values if isinstance(space, Choices) else (None,)
+            found += [(("sweep", "models", name), name, task) for task in tasks]
+        return found
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from nightrank.config.events import ColumnsConfig
 from nightrank.data.events import Events, read_events
 from nightrank.data.ids import Ids
-from nightrank.data.interactions import Interactions
+from nightrank.data.interactions import Interactions, picked
 from nightrank.data.splits import Split
 from nightrank.data.tables import names_of
 from nightrank.errors import DataError
@@ -57,7 +57,9 @@ def given_split(train: Interactions, test: Interactions) -> Split:
         shape=(len(train.user_ids), len(train.item_ids) + int(np.count_nonzero(is_new))),
     )
     truth.sort_indices()
-    return Split(train=train, truth=truth, n_unknown_users=int(np.count_nonzero(users < 0)))
+    n_unknown_users = int(np.count_nonzero(users < 0))
+    new_items = picked(test.item_ids, np.flatnonzero(is_new))
+    return Split(train=train, truth=truth, n_unknown_users=n_unknown_users, new_items=new_items)
 
 
 def pairs_in_both(split: Split) -> int:

@@ -190,16 +190,17 @@ def _with_occurring(interactions: Interactions) -> Interactions:
     np.cumsum(user_sizes[has_user], out=indptr[1:])
     return replace(
         interactions,
-        user_ids=_picked(interactions.user_ids, has_user),
-        item_ids=_picked(interactions.item_ids, has_item),
+        user_ids=picked(interactions.user_ids, np.flatnonzero(has_user)),
+        item_ids=picked(interactions.item_ids, np.flatnonzero(has_item)),
         user_items=_csr(indptr, rows[matrix.indices], matrix.data, n_items=int(has_item.sum())),
         by_item=None,
         features=None,
     )
 
 
-def _picked(ids: Ids, keep: NDArray[np.bool_]) -> Ids:
-    return Ids(ids.array.take(pa.array(np.flatnonzero(keep))))
+def picked(ids: Ids, rows: NDArray[np.int64]) -> Ids:
+    """The ids of these rows, which ascend."""
+    return Ids(ids.array.take(pa.array(rows)))
 
 
 def _csr(

@@ -18,8 +18,11 @@ from scipy.sparse import csr_matrix
 
 from nightrank.config.split import WITHOUT_TIMES
 from nightrank.data.events import Events
+from nightrank.data.features import with_features
 from nightrank.data.grouping import CHUNK_EVENTS, occurrences
-from nightrank.data.interactions import Interactions
+from nightrank.data.ids import Ids
+from nightrank.data.interactions import Interactions, picked
+from nightrank.data.metadata import Metadata
 from nightrank.data.pools import Pool, combined_pairs, pair_keys
 from nightrank.errors import DataError
 
@@ -29,13 +32,15 @@ class Split:
     """train: what a model may see. truth: held-out pairs of train's users.
 
     truth: CSR float32 (n_train_users, n_train_items + n_new_items) with the held-out weights; columns at and
-    beyond n_train_items are items that train does not know.
+    beyond n_train_items are items that train does not know, in id order.
     n_unknown_users: users with held-out pairs who are absent from train, left out of truth.
+    new_items: the ids of those columns; None where nobody needs them any more (a split that a trial opens).
     """
 
     train: Interactions
     truth: csr_matrix
     n_unknown_users: int
+    new_items: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def hold_out(pool: Pool) -> HeldOut:
         held_out = _masked(pool) if kind == "random_mask" else _of_every_user(pool)
         rest = replace(pool, pairs={how: one.subset(~held_out) for how, one in pool.pairs.items()})
     rest = replace(rest, depth=pool.depth + 1)
-    truth, n_unknown = _truth(first, rest.first, held_out=held_out)
+    truth, new_items, n_unknown = _truth(first, rest.first, held_out=held_out)
     if not truth.nnz:
         raise DataError(
             f"split.kind is {kind} and each of the {np.count_nonzero(held_out)} held-out pairs is of a user with "
@@ -80,9 +85,31 @@ def hold_out(pool: Pool) -> HeldOut:
             f"user: split: {{kind: {'leave_last' if kind == 'temporal' else 'per_user'}, n: 1}}"
         )
     splits = {
-        how: Split(train=train, truth=truth, n_unknown_users=n_unknown) for how, train in rest.pairs.items()
+        how: Split(train=train, truth=truth, n_unknown_users=n_unknown, new_items=new_items)
+        for how, train in rest.pairs.items()
     }
     return HeldOut(splits=splits, rest=rest)
+
+
+def featured(split: Split, metadata: Metadata) -> Split:
+    """The same split for a family that learns from features: they are attached to train, whose catalogue grows by the
+    items of the metadata; held-out pairs of those become pairs of items that train knows.
+
+    Users keep their rows, and the truth its pairs, so values per user compare with those of any other family.
+    """
+    if split.new_items is None:
+        raise ValueError("this split was opened without the ids of its new items")
+    train, new = with_features(split.train, metadata), split.new_items
+    rows = np.concatenate([train.item_ids.rows_of(ids.array) for ids in (split.train.item_ids, new)])
+    unknown = np.flatnonzero(rows < 0)
+    rows[unknown] = len(train.item_ids) + np.arange(len(unknown))
+    truth = csr_matrix(
+        (split.truth.data, rows[split.truth.indices], split.truth.indptr),
+        shape=(split.truth.shape[0], len(train.item_ids) + len(unknown)),
+    )
+    truth.sort_indices()
+    left = picked(new, unknown - len(split.train.item_ids))
+    return replace(split, train=train, truth=truth, new_items=left)
 
 
 def _of_every_user(pool: Pool) -> NDArray[np.bool_]:
@@ -174,8 +201,8 @@ def _cut(times: NDArray[np.int64], *, share: float) -> int:
 
 def _truth(
     pairs: Interactions, train: Interactions, *, held_out: NDArray[np.bool_]
-) -> tuple[csr_matrix, int]:
-    """The held-out pairs in train's rows, items that it lacks behind its own in id order; and `n_unknown_users`."""
+) -> tuple[csr_matrix, Ids, int]:
+    """The held-out pairs in train's rows, items that it lacks behind its own; those items; and `n_unknown_users`."""
     n_users, n_items = train.user_items.shape
     user_rows = train.user_ids.rows_of(pairs.user_ids.array)
     item_rows = train.item_ids.rows_of(pairs.item_ids.array)
@@ -189,7 +216,8 @@ def _truth(
         shape=(n_users, n_items + n_new),
     )
     truth.sort_indices()
-    return truth, int(np.count_nonzero(occurrences(users[~known], len(user_rows))))
+    new_items = picked(pairs.item_ids, np.flatnonzero(is_new))
+    return truth, new_items, int(np.count_nonzero(occurrences(users[~known], len(user_rows))))
 
 
 def _pair_hashes(interactions: Interactions, *, users: NDArray[np.int32], seed: int) -> NDArray[np.uint64]:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.errors import DataError
-from nightrank.quality.intervals import UserSums, estimates
+from nightrank.quality.objective import gain, gain_estimate, value_of
 
 
 @dataclass(frozen=True)
 class QualityDecision:
-    """candidate, baseline: mean metric over the users counted; change: their mean paired difference, and change_low,
-    change_high its 95% bootstrap interval. forced: it did not pass, and somebody went on all the same."""
+    """candidate, baseline: the metric over the users counted; change: how much better the candidate is (the mean
+    paired difference; of rmse and logloss the baseline's less the candidate's), and change_low, change_high its 95%
+    bootstrap interval. forced: it did not pass, and somebody went on all the same."""
 
     passed: bool
     metric: str
@@ -42,11 +43,13 @@ def quality_gate(
     metric: str,
     min_change: float,
     baseline_recipe: dict[str, Any],
+    shares: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> QualityDecision:
-    """Passed when the mean paired per-user difference is at least min_change (absolute). seed: of the interval.
+    """Passed when the candidate is better by at least min_change (absolute). seed: of the interval.
 
-    candidate, baseline: float64 (n_users,), the same users in the same order, NaN without truth.
+    candidate, baseline: float64 (n_users,), the same users in the same order, NaN without truth. metric: its name.
+    shares: what each user counts, as of `Objective.shares`.
     Raises DataError where nobody has truth.
     """
     counted = ~(np.isnan(candidate) | np.isnan(baseline))
@@ -55,14 +58,14 @@ def quality_gate(
             "no user has relevant held-out items, so no model can be judged; check objective.relevant against the "
             "weights of the events"
         )
-    differences = UserSums.of_values(candidate - baseline)
-    interval = estimates({"change": differences}, np.flatnonzero(counted), seed=seed)["change"]
-    change = float((candidate[counted] - baseline[counted]).mean())
+    interval = gain_estimate(candidate, baseline, metric=metric, shares=shares, seed=seed)
+    candidate, baseline = candidate[counted], baseline[counted]
+    change = gain(candidate, baseline, metric=metric)
     return QualityDecision(
         passed=bool(change >= min_change),
         metric=metric,
-        candidate=float(candidate[counted].mean()),
-        baseline=float(baseline[counted].mean()),
+        candidate=value_of(candidate, metric=metric),
+        baseline=value_of(baseline, metric=metric),
         baseline_recipe=baseline_recipe,
         change=change,
         change_low=interval.low,

@@ -88,6 +88,11 @@ def is_loss(metric: str) -> bool:
     return metric in LOSSES
 
 
+def signed(value: float, *, metric: str) -> float:
+    """A value of the metric so that larger is better."""
+    return -value if is_loss(metric) else value
+
+
 def largest_k(specs: Sequence[MetricSpec]) -> int:
     """The longest lists that any of them looks at; 0 where none looks at lists."""
     return max((spec.k for spec in specs if spec.k is not None), default=0)

@@ -2,8 +2,8 @@
 
 A ranking metric (ndcg@10) is a mean over users. rmse and logloss are means over pairs: a user's value is then the sum
 of their pairs' losses (squared error, -ln p) times users / pairs, so that the plain mean of the values is the loss of
-a pair, whose root is the rmse. Values are shown as they are; where they are compared, larger is better: `gain` and
-`signed` turn losses around.
+a pair, whose root is the rmse. Values are shown as they are; where they are compared, larger is better: `gain`
+turns losses around.
 """
 
 from __future__ import annotations
@@ -78,11 +78,6 @@ def value_of(values: Values, *, metric: str) -> float:
     """The metric of users' values (NaN: not counted), as it is shown."""
     mean = float(np.nanmean(values))
     return float(np.sqrt(mean)) if metric == "rmse" else mean
-
-
-def signed(value: float, *, metric: str) -> float:
-    """The same so that larger is better."""
-    return -value if is_loss(metric) else value
 
 
 def gain(candidate: Values, baseline: Values, *, metric: str) -> float:
