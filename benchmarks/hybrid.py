@@ -7,10 +7,11 @@ Every rating of five stars is an event of weight 1, a fifth of them is held out 
 families' defaults. MovieLens 100K is fetched where it is missing; --movielens names a folder with a ratings.csv and a
 movies.csv as GroupLens publishes them, of any size, to be measured too.
 
-The first table: both models rank train's items, so that metadata is all that sets them apart. A user's value is the
-mean over the seeds' splits; a difference is paired by user, with its 95% bootstrap interval. The second: held-out
-pairs whose item nobody has in train, in a ranking of the whole catalogue; without genres such an item has no place.
-The third: seconds of an epoch, the fastest of a few, on made events (`data synth scale --users 6000 --items 4000
+A user's value is the mean over the seeds' splits; a difference is paired by user, with its 95% bootstrap interval. The
+first table is what `nightrank evaluate` measures: with genres the whole catalogue is ranked, without them train's
+items, and a held-out item that is not among them counts as last. In the second both rank train's items, so that
+genres are all that sets the models apart. The third: held-out pairs whose item nobody has in train, in a ranking of the
+whole catalogue; without genres such an item has no place. The fourth: seconds of an epoch, the fastest of a few, on made events (`data synth scale --users 6000 --items 4000
 --events 1000000`), with up to four random genres an item; the peer is `implicit`'s bpr, on one thread.
 """
 
@@ -51,6 +52,7 @@ from nightrank.quality.names import parse_metrics
 
 METRICS = ("precision@5", "rank_auc")
 GENRES = "| events | model | precision@5, genres | without | difference | rank_auc, genres | without | difference |"
+SAME = GENRES.replace("| events |", "| events, train's items |")
 NEW = "| events | model | held-out pairs of new items | rank_auc |"
 EPOCH = "| model | features | 1 thread, s | {threads} threads, s | `implicit`'s bpr, s | ratio of 1 thread |"
 LOSSES = ("warp", "bpr")
@@ -88,7 +90,7 @@ class Held:
         held = liked.filter(pa.array(is_held))
         self.users = self.train.user_ids.rows_of(held["user"])
         self.rows = self.train.item_ids.rows_of(held["item"])
-        self.rows_in_whole = self.whole.item_ids.rows_of(held["item"])
+        self.rows_in_whole = self.whole.item_ids.rows_of(held["item"])  # all are in the table of items
 
     def truth(self) -> csr_matrix:
         """Over train's items; the others are beyond them, a column each."""
@@ -96,10 +98,10 @@ class Held:
         beyond = n + np.unique(self.rows_in_whole, return_inverse=True)[1]
         return self._csr(users, np.where(items >= 0, items, beyond), n_items=n + len(items))
 
-    def new_truth(self) -> csr_matrix:
-        """Over the whole catalogue: the pairs whose item nobody has in train."""
-        is_new = (self.rows < 0) & (self.rows_in_whole >= 0)
-        return self._csr(self.users[is_new], self.rows_in_whole[is_new], n_items=len(self.whole.item_ids))
+    def truth_in_whole(self, *, of_new: bool = False) -> csr_matrix:
+        """Over the whole catalogue; of_new: only the pairs whose item nobody has in train."""
+        kept = self.rows < 0 if of_new else np.ones(len(self.rows), dtype=np.bool_)
+        return self._csr(self.users[kept], self.rows_in_whole[kept], n_items=len(self.whole.item_ids))
 
     def _csr(self, users: np.ndarray, items: np.ndarray, *, n_items: int) -> csr_matrix:
         users, items = users[users >= 0], items[users >= 0]
@@ -153,48 +155,53 @@ def cell(one: Estimate, *, sign: str = "") -> str:
     return f"{one.value:{sign}.4f} ({one.low:{sign}.4f} to {one.high:{sign}.4f})"
 
 
-def quality(folder: Path | None, seeds: list[int]) -> tuple[list[str], list[str]]:
-    """Rows of the first two tables, of one data set."""
+def quality(folder: Path | None, seeds: list[int]) -> tuple[list[str], list[str], list[str]]:
+    """Rows of the first three tables, of one data set."""
     name, liked, items, columns = five_stars(folder)
     means: dict[tuple[str, str, str], Means] = {}
     new: dict[str, tuple[Means, list[int]]] = {loss: (Means(), []) for loss in LOSSES}
     for seed in seeds:
         held = Held(liked, items, columns, seed=seed)
-        cases = [
-            (f"hybrid, {loss}", side, "hybrid", data, {"loss": loss})
-            for loss in LOSSES
-            for side, data in (("with", held.with_genres), ("without", held.train))
-        ]
-        cases += [(family, "without", family, held.train, {}) for family in PEERS]
-        for label, side, family, data, change in cases:
-            found = measured(family, data, held.truth(), seed=seed, **change)
-            for metric, values in found.items():
+        cases = [(family, "without", family, held.train, held.truth(), {}) for family in PEERS]
+        for loss in LOSSES:
+            label, change = f"hybrid, {loss}", {"loss": loss}
+            cases += [
+                (label, "whole", "hybrid", held.whole, held.truth_in_whole(), change),
+                (label, "same", "hybrid", held.with_genres, held.truth(), change),
+                (label, "without", "hybrid", held.train, held.truth(), change),
+            ]
+        for label, side, family, data, truth, change in cases:
+            for metric, values in measured(family, data, truth, seed=seed, **change).items():
                 means.setdefault((label, side, metric), Means()).add(data, values)
         for loss, (of_new, counts) in new.items():
-            truth = held.new_truth()
+            truth = held.truth_in_whole(of_new=True)
             given = {"seed": seed, "metrics": ("rank_auc",), "loss": loss}
             of_new.add(held.whole, measured("hybrid", held.whole, truth, **given)["rank_auc"])
             counts.append(truth.nnz)
-    rows = []
-    for label in dict.fromkeys(label for label, *_ in means):
-        cells = []
-        for metric in METRICS:
-            without = means[label, "without", metric].values()
-            if (label, "with", metric) in means:
-                both = means[label, "with", metric].values()
-                cells += [
-                    f"{both.mean():.4f}",
-                    f"{without.mean():.4f}",
-                    cell(estimate(both - without), sign="+"),
-                ]
-            else:
-                cells += ["", f"{without.mean():.4f}", ""]
-        rows.append(f"| {name} | {label} | {' | '.join(cells)} |")
+    labels = [f"hybrid, {loss}" for loss in LOSSES]
     news = [
         f"| {name} | hybrid, {loss} | {np.mean(counts):.0f} | {cell(estimate(of_new.values()))} |"
         for loss, (of_new, counts) in new.items()
     ]
-    return rows, news
+    return (
+        [row(name, label, "whole", means) for label in (*labels, *PEERS)],
+        [row(name, label, "same", means) for label in labels],
+        news,
+    )
+
+
+def row(name: str, label: str, side: str, means: dict[tuple[str, str, str], Means]) -> str:
+    """A row of the first two tables; peers have no genres."""
+    cells = []
+    for metric in METRICS:
+        without = means[label, "without", metric].values()
+        found = f"{without.mean():.4f}"
+        if (label, side, metric) in means:
+            both = means[label, side, metric].values()
+            cells += [f"{both.mean():.4f}", found, cell(estimate(both - without), sign="+")]
+        else:
+            cells += ["", found, ""]
+    return f"| {name} | {label} | {' | '.join(cells)} |"
 
 
 def made(*, seed: int) -> Interactions:
@@ -243,7 +250,7 @@ def epochs(*, seed: int, threads: int) -> None:
 
 
 def main() -> None:
-    """All three tables."""
+    """All four tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--movielens", type=Path, action="append", default=[])
@@ -252,7 +259,7 @@ def main() -> None:
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
     print(f"commit {commit.stdout.strip()}, {platform.machine()}, {threads} CPUs, seeds {options.seeds}\n")
     found = [quality(folder, seeds) for folder in (None, *options.movielens)]
-    for header, rows in zip((GENRES, NEW), zip(*found, strict=True), strict=True):
+    for header, parts in zip((GENRES, SAME, NEW), zip(*found, strict=True), strict=True):
         print(
             "\n".join(
                 [header, f"|{'---|' * (header.count('|') - 1)}", *(row for part in rows for row in part), ""]
