@@ -7,12 +7,13 @@ Every rating of five stars is an event of weight 1, a fifth of them is held out 
 families' defaults. MovieLens 100K is fetched where it is missing; --movielens names a folder with a ratings.csv and a
 movies.csv as GroupLens publishes them, of any size, to be measured too.
 
-A user's value is the mean over the seeds' splits; a difference is paired by user, with its 95% bootstrap interval. The
-first table is what `nightrank evaluate` measures: with genres the whole catalogue is ranked, without them train's
+A user's value is the mean over the seeds' splits; a difference is paired by user, with its 95% bootstrap interval.
+The first table is what `nightrank evaluate` measures: with genres the whole catalogue is ranked, without them train's
 items, and a held-out item that is not among them counts as last. In the second both rank train's items, so that
-genres are all that sets the models apart. The third: held-out pairs whose item nobody has in train, in a ranking of the
-whole catalogue; without genres such an item has no place. The fourth: seconds of an epoch, the fastest of a few, on made events (`data synth scale --users 6000 --items 4000
---events 1000000`), with up to four random genres an item; the peer is `implicit`'s bpr, on one thread.
+genres are all that sets the models apart. The third: held-out pairs whose item nobody has in train, in a ranking of
+the whole catalogue; without genres such an item has no place. The fourth: seconds of an epoch, the fastest of five,
+on made events (`data synth scale --users 6000 --items 4000 --events 1000000`), with up to four random genres an item;
+the peer is `implicit`'s bpr, on one thread.
 """
 
 from __future__ import annotations
@@ -260,11 +261,8 @@ def main() -> None:
     print(f"commit {commit.stdout.strip()}, {platform.machine()}, {threads} CPUs, seeds {options.seeds}\n")
     found = [quality(folder, seeds) for folder in (None, *options.movielens)]
     for header, parts in zip((GENRES, SAME, NEW), zip(*found, strict=True), strict=True):
-        print(
-            "\n".join(
-                [header, f"|{'---|' * (header.count('|') - 1)}", *(row for part in rows for row in part), ""]
-            )
-        )
+        lines = [header, f"|{'---|' * (header.count('|') - 1)}", *(line for part in parts for line in part)]
+        print("\n".join(lines), end="\n\n")
     epochs(seed=seeds[0], threads=threads)
 
 
