@@ -14,19 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightrank.batch.inputs import find_inputs, load_interactions
+from nightrank.batch.inputs import find_inputs
 from nightrank.batch.on_test import values_on_test
 from nightrank.batch.publish import publish
 from nightrank.batch.run import Recipe, Run, start_run
 from nightrank.batch.scorer import ScoreUnits
-from nightrank.batch.train import chosen_recipe
+from nightrank.batch.train import _fit_all, chosen_recipe
 from nightrank.batch.trials import baseline_of
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
-from nightrank.models import fit
 from nightrank.quality.gates import quality_gate
 from nightrank.release.manifest import release_key
-from nightrank.release.model_files import default_buckets, open_model, save_model
+from nightrank.release.model_files import open_model
 from nightrank.release.reader import Release, open_release
 from nightrank.release.store import Store, open_store
 
@@ -165,7 +164,6 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
     """The job's run with its recipe judged against the baseline and fitted on all events."""
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
-    interactions = load_interactions(job, run.inputs, family=recipe.family)
     baseline = baseline_of(job)
     stand_in = Recipe(family=baseline["family"], params=baseline["params"])
     found = values_on_test(job, run.inputs, (recipe, stand_in), threads=threads)
@@ -176,23 +174,10 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
         min_change=-1.0,
         baseline_recipe={"family": stand_in.family},
     ).as_dict()
-    model = fit(
-        recipe.family,
-        interactions,
-        params=recipe.params,
-        seed=job.seed,
-        threads=threads,
-        label=job.label_rule,
-    )
-    buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
-    card = save_model(
-        model, interactions, store=run.store, key=run.name("model"), n_buckets=buckets, seed=job.seed
-    )
-    counts = {"users": card.n_users, "items": card.n_items, "pairs": card.n_pairs}
-    outcome = counts | {"counts": interactions.counts.as_dict(), "model_hash": card.model_hash}
+    model = _fit_all(job, run.inputs, recipe, run.store.url, run.name("model"), threads)
     run.put_json(
         "stages/train.json",
-        {"recipe": recipe.model_dump(), "quality": quality, "model": outcome, "seconds": 0.0},
+        {"recipe": recipe.model_dump(), "quality": quality, "model": model, "seconds": 0.0},
     )
     return run
 
