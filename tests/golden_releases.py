@@ -13,23 +13,20 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import made
-from nightrank.batch.inputs import load_interactions
 from nightrank.batch.publish import publish
-from nightrank.batch.run import Run
 from nightrank.data.features import FeatureColumn
 from nightrank.data.ids import Id
-from nightrank.models import fit
+from nightrank.data.interactions import Interactions
+from nightrank.models import FactorModel
 from nightrank.models.factor_model import FeatureVectors
 from nightrank.ranking.ranker import Ranker
 from nightrank.release import Release, open_release, open_store
 from nightrank.release.manifest import FORMAT_VERSION
-from nightrank.release.model_files import save_model
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 N_USERS, N_ITEMS = 12, 8
@@ -62,14 +59,12 @@ def make() -> None:
     _make(made_in / "features", kind="int64", items=[], change=_with_features)
 
 
-def _make(golden: Path, *, kind: str, items: Any, change: Callable[[Run], None] | None = None) -> None:
+def _make(golden: Path, *, kind: str, items: Any, change: made.Change | None = None) -> None:
     events = made.make_events(n_users=N_USERS, n_items=N_ITEMS, users=kind, items=kind)
     with tempfile.TemporaryDirectory() as folder:
         training = {"model": "als", "params": {"factors": 4, "epochs": 3}}
         job = made.make_job(Path(folder), events=events, items=items, score=SCORE, train=training)
-        run = made.trained_run(job)
-        if change is not None:
-            change(run)
+        run = made.trained_run(job, change=change)
         publish(made.score_in_process(run))
         store = Path(run.store.url)
         for name in ("CURRENT", f"releases/{run.record.release}"):
@@ -80,13 +75,10 @@ def _make(golden: Path, *, kind: str, items: Any, change: Callable[[Run], None] 
     (golden / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n")
 
 
-def _with_features(run: Run) -> None:
-    """The run's model once more, with what a family with features adds to it."""
-    interactions = load_interactions(run.job, run.inputs, family="als")
-    model = fit("als", interactions, params=run.job.train.params, seed=run.job.seed)
+def _with_features(model: FactorModel, interactions: Interactions) -> FactorModel:
+    """The model with what a family with features adds to it."""
     features = FeatureVectors(COLUMNS, model.item_vectors[:3].copy())
-    model = replace(model, bounds=(1.0, 5.0), user_features=features)
-    save_model(model, interactions, store=run.store, key=run.name("model"), n_buckets=2, seed=run.job.seed)
+    return replace(model, bounds=(1.0, 5.0), user_features=features)
 
 
 def answers_of(release: Release) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Everything is a function of its arguments: no test that calls these downloads, m
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightrank.batch.inputs import find_inputs
+from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.batch.on_test import values_on_test
 from nightrank.batch.publish import publish
 from nightrank.batch.run import Recipe, Run, start_run
@@ -23,9 +24,11 @@ from nightrank.batch.train import _fit_all, chosen_recipe
 from nightrank.batch.trials import baseline_of
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
+from nightrank.data.interactions import Interactions
+from nightrank.models import FactorModel, fit
 from nightrank.quality.gates import quality_gate
 from nightrank.release.manifest import release_key
-from nightrank.release.model_files import open_model
+from nightrank.release.model_files import open_model, save_model
 from nightrank.release.reader import Release, open_release
 from nightrank.release.store import Store, open_store
 
@@ -160,8 +163,14 @@ def make_job(
     return resolve_paths(JobConfig.model_validate(raw | settings), base=folder)
 
 
-def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
-    """The job's run with its recipe judged against the baseline and fitted on all events."""
+Change = Callable[[FactorModel, Interactions], FactorModel]
+
+
+def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = None) -> Run:
+    """The job's run with its recipe judged against the baseline and fitted on all events.
+
+    change: what the model that is saved is made of the fitted one by.
+    """
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
     baseline = baseline_of(job)
@@ -175,6 +184,12 @@ def trained_run(job: JobConfig, *, threads: int = 1) -> Run:
         baseline_recipe={"family": stand_in.family},
     ).as_dict()
     model = _fit_all(job, run.inputs, recipe, run.store.url, run.name("model"), threads)
+    if change is not None:
+        interactions = load_interactions(job, run.inputs, family=recipe.family)
+        fitted = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, label=job.label_rule)
+        where = {"store": run.store, "key": run.name("model"), "n_buckets": model["buckets"]}
+        card = save_model(change(fitted, interactions), interactions, seed=job.seed, **where)
+        model["model_hash"] = card.model_hash
     run.put_json(
         "stages/train.json",
         {"recipe": recipe.model_dump(), "quality": quality, "model": model, "seconds": 0.0},
@@ -217,14 +232,17 @@ def record_score(run: Run) -> Run:
     return run
 
 
-def scored_run(folder: Path, *, threads: int = 1, **job: Any) -> Run:
+def scored_run(folder: Path, *, threads: int = 1, change: Change | None = None, **job: Any) -> Run:
     """A run in `folder` that has only its publish stage left; `job` goes to `make_job`."""
-    return score_in_process(trained_run(make_job(folder, **job), threads=threads), threads=threads)
+    trained = trained_run(make_job(folder, **job), threads=threads, change=change)
+    return score_in_process(trained, threads=threads)
 
 
-def published_release(folder: Path, *, threads: int = 1, **job: Any) -> Published:
-    """A release in service in `folder`/store; `job` goes to `make_job`."""
-    run = scored_run(folder, threads=threads, **job)
+def published_release(
+    folder: Path, *, threads: int = 1, change: Change | None = None, **job: Any
+) -> Published:
+    """A release in service in `folder`/store; `job` goes to `make_job`, `change` to `trained_run`."""
+    run = scored_run(folder, threads=threads, change=change, **job)
     publish(run)
     return Published(store=run.store, run=run, release=open_release(run.store, run.record.release))
 

@@ -82,7 +82,9 @@ def test_lmf_equals_the_library() -> None:
         (family, {name: 5 if isinstance(value, int) else 0.017})
         for family in sorted(FITS)
         for name, value in PARAMS[family].items()
+        if not isinstance(value, str)
     ]
+    + [("hybrid", {"loss": "bpr"})]  # `ids`: tests/test_hybrid.py, with features
     + [(family, {"seed": 8}) for family in BY_EPOCHS],
     ids=str,
 )
@@ -142,7 +144,7 @@ def test_an_error_in_the_hook_ends_the_fit(family: str) -> None:
         fit(family, data(), params=PARAMS[family], seed=7, on_epoch=interrupt)
 
 
-@pytest.mark.parametrize("family", ["als", "bpr", "ials"])
+@pytest.mark.parametrize("family", ["als", "bpr", "hybrid", "ials"])
 def test_the_loss_falls(family: str) -> None:
     """Protects the number that progress shows: it is what the family minimises."""
     losses: list[float] = []
@@ -154,7 +156,7 @@ def test_the_loss_falls(family: str) -> None:
 
     fit(family, data(), params=PARAMS[family], seed=7, on_epoch=look)
     assert losses[-1] < losses[0]
-    if family != "bpr":  # which is measured on pairs drawn at random
+    if family not in ("bpr", "hybrid"):  # which are measured on pairs drawn at random
         assert losses == sorted(losses, reverse=True)
 
 
@@ -169,7 +171,7 @@ def test_going_on_is_the_same_as_not_stopping(family: str) -> None:
     assert_same_bits(fit(family, data(), params=rest, seed=99, start=models[0]), whole)
 
 
-@pytest.mark.parametrize("family", ["bpr", "lmf"])
+@pytest.mark.parametrize("family", ["bpr", "hybrid", "lmf"])
 def test_going_on_begins_where_the_other_ended(family: str) -> None:
     """Protects warm start: with a tiny step vectors and biases stay what they were, and the start is not written."""
     start = fitted(family, data())

@@ -18,15 +18,28 @@ from schemathesis.openapi.checks import RejectedPositiveData
 import asked
 import made
 from asked import Service, served
+from featured import with_features
 from jobs_server import JobsServer, jobs_server
 from nightrank.config.service import JobsSettings
+from nightrank.data.features import FeatureColumn
 from nightrank.service.jobs import MARK, Jobs
 from nightrank.service.key_file import add
 from nightrank.service.keys import Keys
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 # Right by the document, but not for this release or this job file
-OF_THE_DATA = {"unknown_category", "unknown_type", "invalid_id", "k_too_large", "invalid_overrides"}
+OF_THE_DATA = {
+    "unknown_category",
+    "unknown_type",
+    "invalid_id",
+    "invalid_features",
+    "k_too_large",
+    "invalid_overrides",
+}
+COLUMNS = (  # by the names that are thought of most
+    FeatureColumn("", None, mean=1.0, scale=1e-3),
+    FeatureColumn("0", ("", "0", "false", "true")),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
     """On text ids, where any text may be one; with keys and jobs, so that no call ends at the door."""
     events, items = made.make_events(users="string", items="string"), made.make_items(items="string")
     folder = tmp_path_factory.mktemp("described")
-    published = made.published_release(folder, events=events, items=items, score=asked.SCORE)
+    change = with_features(COLUMNS)
+    published = made.published_release(folder, events=events, items=items, score=asked.SCORE, change=change)
     _, key = add(folder / "keys.json", role="admin")
     with jobs_server(log="18:05:15 train: done in 3.48 s\n") as cluster:
         jobs = Jobs(JobsSettings(address=cluster.address, config=str(job_file(folder))), told=str)
@@ -95,7 +109,7 @@ def test_every_call_succeeds_as_documented(described: Described) -> None:
     described.cluster.add("by-hand", metadata={MARK: "train"}, message="Job finished successfully.")
     given: dict[str, dict[str, Any]] = {
         "GET /v1/users/{user_id}/recommendations": {"path_parameters": user, "query": {"k": 3}},
-        "POST /v1/recommendations": {"body": {"requests": [user, {"k": 2}]}},
+        "POST /v1/recommendations": {"body": {"requests": [user, {"k": 2}, {"features": {"0": "true"}}]}},
         "GET /v1/users/{user_id}/history": {"path_parameters": user},
         "GET /v1/items/{item_id}/similar": {"path_parameters": item},
         "POST /v1/predictions": {"body": {"pairs": [user | item]}},

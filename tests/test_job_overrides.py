@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from jobs_server import jobs_server
+from nightrank.config.families import FAMILIES, Word
 from nightrank.config.job import JobConfig, load_job
 from nightrank.config.reading import parse_yaml
+from nightrank.config.service import JobsSettings
 from nightrank.errors import SettingsError
 from nightrank.service.job_overrides import (
     ALLOWED,
@@ -28,6 +32,9 @@ from nightrank.service.job_overrides import (
     command,
     settings_of,
 )
+from nightrank.service.job_schemas import JobRequest
+from nightrank.service.jobs import Jobs
+from nightrank.service.refusal import RequestError
 
 PLACES = (
     "/etc/passwd",
@@ -137,6 +144,45 @@ def test_an_override_changes_the_job_as_set_does(config: Path) -> None:
     assert job.score.k == 10
     assert job.events.type_weights == {"Add/to 'cart' $(x)": 2.5, "日本 😀\x7f\u2028": 1}
     assert job.events.half_life_days == 1e-7
+
+
+WORDS = [
+    (family, name, param)
+    for family, one in FAMILIES.items()
+    for name, param in one.params.items()
+    if isinstance(param, Word)
+]
+
+
+@pytest.mark.parametrize(("family", "name", "param"), WORDS, ids=[f"{one[0]}-{one[1]}" for one in WORDS])
+def test_parameters_that_are_words_are_checked_and_submitted(
+    config: Path, family: str, name: str, param: Word
+) -> None:
+    """Each word of a family reaches the cluster's command line as it is, any other is 422 with those there are."""
+    with jobs_server() as cluster:
+        jobs = Jobs(JobsSettings(address=cluster.address, config=str(config)), told=str)
+        for word in param.words:
+            train = {"model": family, "params": {name: word}}
+            request = JobRequest(stage="train", overrides={"train": train, "label": "weight>=4"})
+            words = shlex.split(cluster.jobs[jobs.submit(request).id]["entrypoint"])
+            job = load_job(config, overrides=[text for text in words if "=" in text])
+            assert (job.train.model, job.train.params[name], job.label) == (family, word, "weight>=4")
+        wrong = JobRequest(stage="train", overrides={"train": {"model": family, "params": {name: "no such"}}})
+        with pytest.raises(RequestError) as caught:
+            jobs.submit(wrong)
+        assert (caught.value.status, caught.value.code) == (422, "invalid_overrides")
+        assert f'train.params.{name}: found "no such", expected {param.expected()}' in str(caught.value)
+        assert len(cluster.jobs) == len(param.words)
+
+
+def test_a_class_needs_its_rule(config: Path) -> None:
+    """A task of classes without `label` is refused, and so is a rule that is none; both can be given at once."""
+    task = {"train": {"model": "mean", "params": {"task": "label"}}}
+    with pytest.raises(SettingsError, match="without the setting label"):
+        load_job(config, overrides=settings_of(task))
+    with pytest.raises(SettingsError, match="label"):
+        load_job(config, overrides=settings_of(task | {"label": "weight is high"}))
+    assert load_job(config, overrides=settings_of(task | {"label": "weight>=4"})).label == "weight>=4"
 
 
 @pytest.mark.parametrize("name", MOST)

@@ -318,7 +318,12 @@ def test_another_job_of_the_cluster_does_not_exist_here(config: Path, metadata: 
 def test_places_and_the_token_known_by_name_are_hidden(config: Path) -> None:
     """A path with a blank does not look like one path, and a bare token like nothing at all."""
     (config.parent / "token").write_text("hunter2-hunter2")
-    known = f"{config} hunter2-hunter2 store {config.parent / 'store'} {config.parent / 'events.parquet'}"
+    users = config.parent / "users.parquet"
+    with config.open("a") as file:
+        file.write(f"users: {{path: '{users}', features: [age]}}\n")
+    known = (
+        f"{config} hunter2-hunter2 store {config.parent / 'store'} {config.parent / 'events.parquet'} {users}"
+    )
     body = {
         "status": "FAILED",
         "metadata": {MARK: "train"},
@@ -327,7 +332,7 @@ def test_places_and_the_token_known_by_name_are_hidden(config: Path) -> None:
     }
     with refusing(200, json.dumps(body)) as (address, _):
         state = jobs_of(config, address=address, token=str(config.parent / "token")).state("x")
-    hidden = "the job file ... the store events.parquet"
+    hidden = "the job file ... the store events.parquet users.parquet"
     assert (state.message, state.log) == (hidden, [hidden])
 
 

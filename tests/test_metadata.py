@@ -17,6 +17,7 @@ import pytest
 
 from eventfiles import csv, parquet
 from nightrank.config.metadata import SideColumns
+from nightrank.data import tables
 from nightrank.data.attributes import Attribute, Categories, Numbers
 from nightrank.data.metadata import MetadataTable, read_table
 from nightrank.errors import DataError
@@ -166,6 +167,32 @@ def test_files_are_one_table(tmp_path: Path) -> None:
     assert rows_of(column(parts[1], lists)) == [[], ["c"]]
 
 
+@pytest.mark.parametrize("end", ["parquet", "csv"])
+def test_parts_of_a_file_are_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """Protects files of more rows than are read at a time: codes agree, and a refusal names the row of the file."""
+    rng = np.random.default_rng(1)
+    n = 100
+    plain = pa.table(
+        {
+            "id": np.arange(n),
+            "words": [f"w{one}|v" for one in rng.integers(0, 30, n)],
+            "late": [0.0] * 90 + [np.inf, 1.0, np.inf] + [2.0] * 7,
+        }
+    )
+    write = pq.write_table if end == "parquet" else pacsv.write_csv
+    file = tmp_path / f"t.{end}"
+    write(plain, file)
+    whole = column(file, features=("words",))
+    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    assert rows_of(column(file, features=("words",))) == rows_of(whole)
+    before = tmp_path / f"0.{end}"
+    write(pa.table({"id": [n, n + 1], "late": [1.5, 2.5]}), before)
+    with pytest.raises(
+        DataError, match=rf"t\.{end}: column 'late' has the number inf in row 90 \(2 such rows\)"
+    ):
+        table(before, file, features=("late",))
+
+
 def test_in_json_lines_fractions_may_begin_late(tmp_path: Path) -> None:
     """A price of 3 in the first line is no promise that all are whole."""
     file = csv(tmp_path / "x.jsonl", '{"id": 1, "x": 3}\n{"id": 2, "x": 2.5}\n{"id": 3}\n')
@@ -183,7 +210,9 @@ def test_another_separator(tmp_path: Path) -> None:
         ([datetime.date(2020, 1, 1)], "has type date32[day], which is no feature; first in row 0; features are"),
         ([{"a": 1}], "write each field as a column of its own"),
         ([[0.5, 1.5]], "write each number as a column of its own"),
-        ([[["a"]]], "which is no feature"),
+        ([[["a"]]], "which is no feature; first in row 0; features are texts, booleans, numbers, or lists"),
+        ([[True]], "write a list of texts"),
+        ([datetime.time(3)], "such as the year or the hour"),
         ([b"a"], "write it as text"),
         ([1.0, float("inf")], "has the number inf in row 1 (1 such rows); features are finite"),
         ([1e39, 1.0, -1e300], "has the number 1e+39 in row 0 (2 such rows); features are finite"),

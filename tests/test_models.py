@@ -19,6 +19,14 @@ from nightrank.models.families import FITS
 PARAMS: dict[str, dict[str, Any]] = {
     "als": {"factors": 8, "reg": 0.05, "alpha": 3.0, "epochs": 4},
     "bpr": {"factors": 8, "reg": 0.01, "learning_rate": 0.05, "epochs": 60},
+    "hybrid": {
+        "factors": 8,
+        "reg": 0.01,
+        "learning_rate": 0.05,
+        "epochs": 20,
+        "loss": "warp",
+        "ids": "both",
+    },
     "ials": {"factors": 8, "reg": 0.003, "unobserved_weight": 0.1, "nu": 1.0, "epochs": 4},
     "lmf": {"factors": 8, "reg": 0.6, "learning_rate": 0.5, "epochs": 20},
     "mean": {"task": "rating"},
@@ -149,7 +157,7 @@ def test_one_pair_alone_can_be_fitted(family: str) -> None:
         assert score + model.user_offset[0] == 2.0
 
 
-@pytest.mark.parametrize("family", ["als", "bpr", "ials", "lmf"])
+@pytest.mark.parametrize("family", ["als", "bpr", "hybrid", "ials", "lmf"])
 def test_a_factorisation_learns_blocks(family: str) -> None:
     """Protects the orientation of the matrix: users of one block of items prefer their own block."""
     rng = np.random.default_rng(3)

@@ -18,7 +18,7 @@ GREY, INK = "#777777", "#222222"
 FAINT = 0.35
 
 # Okabe and Ito (2008): told apart by colour-blind readers too.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 
 def empty_figure(width: float, height: float) -> Figure:
@@ -126,4 +126,4 @@ def families(records: Sequence[Record]) -> list[str]:
 def colour(family: str) -> str:
     """The same colour for a family in every plot of every sweep."""
     names = sorted(FAMILIES.keys() - BASELINES)
-    return _PALETTE[names.index(family) % len(_PALETTE)] if family in names else GREY
+    return PALETTE[names.index(family) % len(PALETTE)] if family in names else GREY

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nightrank.cli import care, cluster, data, demo, evaluate, keys, night, releases, service
+from nightrank.cli import care, cluster, data, demo, evaluate, keys, night, plot, releases, service
 from nightrank.errors import NightrankError
 
 INTERRUPTED = 130
@@ -28,6 +28,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(plot.app, name="plot")
 night.register(app)
 evaluate.register(app)
 releases.register(app)

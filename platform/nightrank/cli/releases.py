@@ -14,7 +14,9 @@ from nightrank.release import open_release
 from nightrank.release.diff import Difference, Side, diff
 from nightrank.release.manifest import pointer
 from nightrank.release.publish import activate, catalogue, verify
+from nightrank.release.titles import item_row_of
 from nightrank.service import answers
+from nightrank.service.answers import parse_id
 from nightrank.service.prepared import prepare
 from nightrank.service.recommend import asked_in_url, recommend
 from nightrank.service.refusal import RequestError
@@ -129,15 +131,29 @@ def _recommend(
 
 
 def _similar(
-    item: str, k: Count = 10, config: MaybeConfig = None, store: StoreUrl = None, as_json: Json = False
+    item: Annotated[str | None, typer.Argument(help="An item's id.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Its title, or a part that no other has.")
+    ] = None,
+    k: Count = 10,
+    config: MaybeConfig = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
 ) -> None:
+    if (item is None) == (title is None):
+        raise typer.BadParameter("give the item's id or --title, one of them")
     release = open_release(chosen_store(config, store))
+    row = None if title is None else item_row_of(release, title)
 
     def answer() -> dict[str, Any]:
-        item_id = answers.parse_id(item, release.model.item_ids, what="item_id")
+        ids = release.model.item_ids
+        item_id = parse_id(str(item), ids, what="item_id") if row is None else ids[row]
         return answers.similar(release, item_id, k=k)
 
-    _print(_asked(answer), as_json=as_json)
+    found = _asked(answer)
+    if row is not None and not as_json:
+        typer.echo(f"similar to {found['item_id']}  {release.title(row)}")
+    _print(found, as_json=as_json)
 
 
 def _asked(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:

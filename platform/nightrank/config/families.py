@@ -153,6 +153,27 @@ _BPR = Family(
     )
 )
 
+# Where nothing else is said, the defaults are those of LightFM, or of its examples.
+_HYBRID = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors, without the item's bias; as bpr's. LightFM defaults to 10.
+            "factors": Param(int, 1, 64, Choices((16, 32, 64, 96, 128)), maximum=4096),
+            # L2 regularisation of a step; the default is bpr's. LightFM has none.
+            "reg": Param(float, 0.0, 0.01, Range(1e-3, 1e-1, log=True)),
+            # Of adaptive steps (AdaGrad), constant.
+            "learning_rate": Param(float, 0.0, 0.05, Range(1e-2, 2e-1, log=True), minimum_allowed=False),
+            # One draws as many pairs as there are.
+            "epochs": Param(int, 1, 30, Choices((15, 30, 60)), maximum=10_000),
+            # warp looks at the top of a list, bpr at all of it.
+            "loss": Word(("bpr", "warp"), "warp", Choices(("bpr", "warp"))),
+            # Whose rows have a feature of their own. Without, metadata alone says who or what they are.
+            "ids": Word(("both", "items", "users", "none"), "both", Choices(("both",))),
+        }
+    ),
+    uses_features=True,
+)
+
 _LMF = Family(
     MappingProxyType(
         {
@@ -176,6 +197,28 @@ _SVD = Family(
     combine="last",
 )
 
+# Priors and rates are learned (models/fm_member), so the defaults are those of no data set.
+_FM = Family(
+    MappingProxyType(
+        {
+            # Length of the vectors, shared by up to 8 members of 16 or more.
+            "factors": Param(int, 1, 64, Choices((32, 64, 128)), maximum=4096),
+            # L2 regularisation on top of the priors that are learned; ratings are standardised.
+            "reg": Param(float, 0.0, 0.0, Choices((0.0, 0.3, 1.0))),
+            # The part of the way to its optimum that a coordinate goes in a step; below 1 it takes more epochs.
+            "learning_rate": Param(float, 0.0, 1.0, Choices((1.0,)), minimum_allowed=False, maximum=1.0),
+            # Rounds over all coordinates.
+            "epochs": Param(int, 1, 30, Choices((20, 30)), maximum=10_000),
+            # A rating, or the probability of the class that the job's `label` makes of the weight.
+            "task": Word(("rating", "label"), "rating", Choices(("rating",))),
+            # Of task label: pairs nobody has, drawn for each pair, as examples of what is not of the class.
+            "negatives": Param(int, 0, 0, Choices((0,)), maximum=100),
+        }
+    ),
+    combine="last",
+    uses_features=True,
+)
+
 # The oracle for metrics of values, as popularity is for rankings.
 _MEAN = Family(
     MappingProxyType(
@@ -192,6 +235,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "als": _ALS,
         "bpr": _BPR,
+        "fm": _FM,
+        "hybrid": _HYBRID,
         "ials": _IALS,
         "lmf": _LMF,
         "mean": _MEAN,
@@ -207,6 +252,8 @@ Link = Literal["none", "identity", "logistic"]
 LINKS: Mapping[tuple[str, object], Link] = (
     MappingProxyType(  # by family and task; `none` where it is not here
         {
+            ("fm", "label"): "logistic",
+            ("fm", "rating"): "identity",
             ("mean", "label"): "logistic",
             ("mean", "rating"): "identity",
             ("svd", None): "identity",

@@ -165,9 +165,11 @@ def _cure(kind: pa.DataType) -> str:
     if pa.types.is_struct(kind) or pa.types.is_map(kind):
         return "write each field as a column of its own"
     if pa.types.is_temporal(kind):
-        return "write what matters of it as a number or a text, such as the year"
-    if pa.types.is_nested(kind):
+        return "write what matters of it as a number or a text, such as the year or the hour"
+    if pa.types.is_nested(kind) and pa.types.is_floating(kind.value_type):
         return "write each number as a column of its own"
+    if pa.types.is_nested(kind):
+        return "write a list of texts"
     return "write it as text"
 
 

@@ -33,6 +33,8 @@ class Categories:
         """How many codes each of these rows has, int64, and the codes one after the other; -1 is a row of none."""
         begins, sizes = np.r_[self.ends[:-1], 0], np.r_[np.diff(self.ends), 0]
         lengths = sizes[rows]
+        if sizes.max() <= 1:  # the plain case needs none of the arrays below
+            return lengths, self.codes[begins[rows[lengths > 0]]]
         ends = np.cumsum(lengths)
         places = np.arange(lengths.sum()) + np.repeat(begins[rows] - ends + lengths, lengths)
         return lengths, self.codes[places]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightrank.data.attributes import Attribute, Categories
-from nightrank.data.features import FeatureColumn, Features, with_features
+from nightrank.data.features import FeatureColumn, Features, rows_of, with_features
 from nightrank.data.ids import Ids
 from nightrank.data.interactions import Interactions
 from nightrank.data.metadata import Metadata, MetadataTable
@@ -78,7 +78,7 @@ def _side(
 ) -> SideCounts | None:
     if table is None or features is None:
         return None
-    rows = ids.rows_of(table.ids)
+    rows = rows_of(ids, table.ids)
     counts = (rows >= 0) & has_events[rows]  # of the table's rows: those that training learns from
     n_rows = int(np.count_nonzero(counts))
     columns = zip(table.attributes, features.columns, strict=True)

@@ -12,6 +12,8 @@ from nightrank.models.als import fit_als
 from nightrank.models.bpr import fit_bpr
 from nightrank.models.factor_model import FactorModel, Link, Params
 from nightrank.models.fitting import Epoch, Fitting, OnEpoch
+from nightrank.models.fm import fit_fm
+from nightrank.models.hybrid import fit_hybrid
 from nightrank.models.ials import fit_ials
 from nightrank.models.lmf import fit_lmf
 from nightrank.models.mean import fit_mean
@@ -21,6 +23,8 @@ from nightrank.models.svd import fit_svd
 FITS: dict[str, Callable[[Interactions, Params, Fitting], FactorModel]] = {
     "als": fit_als,
     "bpr": fit_bpr,
+    "fm": fit_fm,
+    "hybrid": fit_hybrid,
     "ials": fit_ials,
     "lmf": fit_lmf,
     "mean": fit_mean,

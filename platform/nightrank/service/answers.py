@@ -64,6 +64,7 @@ def predictions(release: Release, pairs: Sequence[Pair]) -> dict[str, Any]:
             user_rows=known[:, 0],
             item_rows=known[:, 1],
             link=model.card.link,
+            bounds=model.card.bounds,
         ).tolist()
     )
     kind = KINDS[model.card.link]

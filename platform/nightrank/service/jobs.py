@@ -150,8 +150,9 @@ class Jobs:
             known[settings.cluster] = "the cluster file"
         if base is not None:
             known |= {f"store {base.store}": "the store", base.store: "the store"}
-            paths = [base.events.path, None if base.items is None else base.items.path]
-            known |= {path: Path(path).name for path in paths if path is not None}
+            tables = [one.path for one in (base.items, base.users) if one is not None]
+            paths = [path for path in (base.events.path, *tables) if path is not None]
+            known |= {path: Path(path).name for path in paths}
         longest_first = sorted((text for text in known if len(text) > 1), key=len, reverse=True)
 
         def told(text: str) -> str:

@@ -20,7 +20,7 @@ from nightrank.service.api import JSON, Call, Page, refused, told
 from nightrank.service.holder import ReleaseHolder
 from nightrank.service.meters import Meters
 from nightrank.service.prepared import Prepared
-from nightrank.service.recommend import asked_in_url, is_plain, recommend
+from nightrank.service.recommend import asked_in_url, is_plain, needs_ranking, recommend
 from nightrank.service.refusal import RequestError
 from nightrank.service.schemas import Batch, Context
 
@@ -30,7 +30,8 @@ ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they w
 # less than 0.1 s. Fewer than the connections that HAProxy opens to a replica (`cluster.haproxy`), or it would never
 # come to this.
 WAITING = 64
-FEW = 100  # places and ids: with so many, a request is answered where it is read, if the catalogue is ranked quickly
+# Places, ids and features: with so many, a request is answered where it is read, if the catalogue is ranked quickly.
+FEW = 100
 Answer = TypeVar("Answer")
 
 
@@ -71,7 +72,7 @@ class Lists:
         return await self._one(prepared, asked, self._k(asked.k))
 
     async def _one(self, prepared: Prepared, asked: Context, k: int) -> dict[str, Any]:
-        if prepared.is_quick and not asked.events and max(k, _ids_in(asked)) <= FEW:
+        if prepared.is_quick and not asked.events and max(k, _ids_in(asked), _features_in(asked)) <= FEW:
             return recommend(prepared, asked, k=k)
         return await self._ranked(lambda: recommend(prepared, asked, k=k))
 
@@ -85,7 +86,7 @@ class Lists:
         for asked in batch.requests:
             try:
                 k = self._k(asked.k)
-                if lost is not None and not is_plain(prepared.release, asked, k=k):
+                if lost is not None and needs_ranking(prepared, asked, k=k):
                     raise lost
                 responses.append(recommend(prepared, asked, k=k))
             except NightrankError as error:
@@ -157,3 +158,7 @@ def held(holder: ReleaseHolder) -> Prepared:
 def _ids_in(asked: Context) -> int:
     named = len(asked.exclude) + len(asked.events) + len(asked.candidates or ())
     return named + (asked.user_id is not None)
+
+
+def _features_in(asked: Context) -> int:
+    return sum(len(one) if isinstance(one, list) else 1 for one in asked.features.values())

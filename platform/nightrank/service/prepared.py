@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from nightrank.models.factor_model import FeatureVectors
 from nightrank.models.fold_in import FoldIn, fold_in
 from nightrank.ranking import ItemIndex
 from nightrank.ranking.topk import TopK
@@ -45,12 +46,14 @@ OpenIndex = Callable[[Release], Index]
 class Prepared:
     """A release, its catalogue ready to be ranked, its fold-in where the family has one, its stored lists as JSON.
 
+    features: the vectors of its users' features, where it has any.
     is_quick: the catalogue is ranked sooner than a thread could be woken for it and wake who waits.
     """
 
     release: Release
     index: Index
     fold: FoldIn | None
+    features: FeatureVectors | None
     encoded: Encoded
     is_quick: bool
 
@@ -74,10 +77,13 @@ def prepare(release: Release, open_index: OpenIndex = in_process) -> Prepared:
     if model.card.n_items:
         release.title(0)
     fold = fold_in(model.card.family, params=model.card.params, item_vectors=model.item_vectors)
+    features = model.user_features
+    for column in () if features is None else features.columns:
+        _ = column.places
     index = open_index(release)
     _warm(release, index, fold)
     is_quick = isinstance(index, ItemIndex) and _slowest_s(release, index) < QUICK_S
-    return Prepared(release, index, fold, Encoded(release), is_quick)
+    return Prepared(release, index, fold, features, Encoded(release), is_quick)
 
 
 def _slowest_s(release: Release, index: Index) -> float:

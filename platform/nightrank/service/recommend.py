@@ -2,8 +2,8 @@
 
 What is known decides. A user of the release and nothing else asked: the stored list (`precomputed`). Filters, another
 k than the night's, candidates: the stored vector, ranked now (`live`). Events: a vector solved from them and the
-stored history (`fold_in`). Nothing known: the most popular items under the same filters (`popular`). All blocks: it
-is for a thread that may wait, except `stored`.
+stored history (`fold_in`). An unknown user's features: the sum of their vectors (`features`). Nothing known: the most
+popular items under the same filters (`popular`). All blocks: it is for a thread that may wait, except `stored`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nightrank.ranking.topk import TopK
 from nightrank.release.reader import Ranked, Release
 from nightrank.service.answers import native_id, parse_id, ranked_items
 from nightrank.service.given import Given, folded
+from nightrank.service.given_features import GivenFeatures
 from nightrank.service.prepared import Prepared
 from nightrank.service.refusal import RequestError, close_to
 from nightrank.service.schemas import Context, RecommendationsQuery
@@ -42,13 +43,26 @@ def asked_in_url(release: Release, user_id: str, query: RecommendationsQuery) ->
 
 
 def is_plain(release: Release, asked: Context | RecommendationsQuery, *, k: int) -> bool:
-    """Whether the list that the night stored answers this, if the user has one."""
+    """Whether the list that the night stored answers this, if the user has one.
+
+    Features do not count: those of a known user went into their vector at night.
+    """
     if isinstance(asked, Context):
         filtered = asked.events or asked.categories or asked.exclude or asked.candidates is not None
     else:
         filtered = asked.category or asked.exclude
     shows_seen, manifest = asked.include_seen, release.manifest
     return not filtered and k <= manifest.k and (shows_seen is None or shows_seen != manifest.exclude_seen)
+
+
+def needs_ranking(prepared: Prepared, asked: Context, *, k: int) -> bool:
+    """Whether the catalogue may have to be ranked for this: neither a stored list nor the popular items will do."""
+    release = prepared.release
+    if not is_plain(release, asked, k=k):
+        return True
+    if not asked.features or prepared.features is None:
+        return False
+    return asked.user_id is None or release.model.user_ids.find(asked.user_id) is None
 
 
 def stored(release: Release, user_id: Id, *, k: int) -> dict[str, Any] | None:
@@ -64,17 +78,18 @@ def recommend(prepared: Prepared, asked: Context, *, k: int) -> dict[str, Any]:
     release = prepared.release
     if asked.user_id is not None:
         native_id(asked.user_id, release.model.user_ids, what="user_id")
+    features = GivenFeatures.of(prepared, asked.features)
     if asked.user_id is not None and is_plain(release, asked, k=k):
         plain = stored(release, asked.user_id, k=k)
         if plain is not None:
-            return plain
+            return plain | features.told()
     user_row = None if asked.user_id is None else release.model.user_ids.find(asked.user_id)
     given = Given.of(release, asked.events)
     allowed, unknown = _allowed(release, asked)
     shows_seen = not release.manifest.exclude_seen if asked.include_seen is None else asked.include_seen
     seen = _NONE if shows_seen else np.union1d(_history(release, user_row), given.item_rows)
     excluded = np.union1d(_rows(release, asked.exclude, what="exclude"), seen).astype(np.int32)
-    vector, source = _vector(prepared, user_row, given)
+    vector, source = _vector(prepared, user_row, given=given, features=features)
     if vector is None:
         ranked = most_popular(release, k, allowed=allowed, excluded=excluded)
     else:
@@ -82,20 +97,24 @@ def recommend(prepared: Prepared, asked: Context, *, k: int) -> dict[str, Any]:
     answer = _answer(release, asked.user_id, source=source, ranked=ranked)
     if unknown := list(dict.fromkeys([*unknown, *given.unknown])):
         answer["unknown_items"] = unknown
-    if asked.features:  # no family here has any
-        answer["unknown_features"] = sorted(asked.features)
-    return answer
+    return answer | features.told()
 
 
 _NONE = np.zeros(0, dtype=np.int32)
 
 
-def _vector(prepared: Prepared, user_row: int | None, given: Given) -> tuple[NDArray[np.float32] | None, str]:
-    """What to rank by, float32 (1, d), and the source that it makes; None: by popularity."""
+def _vector(
+    prepared: Prepared, user_row: int | None, *, given: Given, features: GivenFeatures
+) -> tuple[NDArray[np.float32] | None, str]:
+    """What to rank by, float32 (1, d), and the source that it makes; None: by popularity.
+
+    What somebody did says more than what they are, so events go before features.
+    """
     if given.counts and prepared.fold is not None:
         return folded(prepared, user_row, given), "fold_in"
     if user_row is None:
-        return None, "popular"
+        vector = features.summed()
+        return vector, "popular" if vector is None else "features"
     return prepared.release.model.user_vectors[user_row : user_row + 1], "live"
 
 

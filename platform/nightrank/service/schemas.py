@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 Id = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | str
 Source = Literal["precomputed", "live", "fold_in", "features", "popular"]
-Feature = bool | int | float | str | Annotated[list[str], Field(max_length=1_000, fail_fast=True)] | None
+Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Feature = bool | Whole | float | str | Annotated[list[str], Field(max_length=1_000, fail_fast=True)] | None
 MOST_FEATURES = 1_000
 
 
@@ -35,7 +36,11 @@ class Context(Asked):
 
     user_id: Id | None = None
     events: Annotated[list[Event], Field(fail_fast=True)] = []
-    features: dict[str, Feature] = Field(default={}, max_length=MOST_FEATURES)
+    features: dict[str, Feature] = Field(
+        default={},
+        max_length=MOST_FEATURES,
+        description="of a user whom the release does not know, by column; a list: several categories of one column",
+    )
     k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how many items; null: 10")
     categories: Annotated[list[str], Field(fail_fast=True)] = Field(
         default=[], max_length=100, description="items of any of these alone"
@@ -125,7 +130,9 @@ class Recommendations(BaseModel):
     source: Source
     items: list[RankedItem]
     unknown_items: list[Id] = Field(default=[], description="candidates and events the release does not know")
-    unknown_features: list[str] = Field(default=[], description="features the model does not know")
+    unknown_features: list[str] = Field(
+        default=[], description="features that say nothing here: a column, or column=value"
+    )
 
 
 class ErrorBody(BaseModel):
