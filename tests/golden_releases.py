@@ -13,11 +13,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import made
+from nightrank.batch.publish import publish
+from nightrank.data.features import FeatureColumn
 from nightrank.data.ids import Id
+from nightrank.data.interactions import Interactions
+from nightrank.models import FactorModel
+from nightrank.models.factor_model import FeatureVectors
 from nightrank.ranking.ranker import Ranker
 from nightrank.release import Release, open_release, open_store
 from nightrank.release.manifest import FORMAT_VERSION
@@ -25,6 +31,8 @@ from nightrank.release.manifest import FORMAT_VERSION
 FOLDER = Path(__file__).resolve().parent / "golden"
 N_USERS, N_ITEMS = 12, 8
 SCORE = {"k": 5, "buckets": 2, "similar_items_k": 3}
+COLUMNS = (FeatureColumn("age", None, mean=40.0, scale=12.5), FeatureColumn("gender", ("f", "m")))
+ASKED = {"age": 65, "gender": "m", "town": "Bonn"}
 
 
 def goldens() -> list[Path]:
@@ -37,23 +45,29 @@ def version_of(golden: Path) -> int:
     return int(golden.parent.name[1:])
 
 
+def names_of(version: int) -> tuple[str, ...]:
+    """The goldens that a format version has: vectors of features came with version 4."""
+    return ("features", "ints", "texts") if version >= 4 else ("ints", "texts")
+
+
 def make() -> None:
-    """Write the goldens of the format version that this code writes: int ids alone, and strings with items."""
+    """Write the goldens of the format version that this code writes: int ids alone, strings with items, features."""
     made_in = FOLDER / f"v{FORMAT_VERSION}"
     made_in.mkdir(parents=True)  # fails where they are there already
     _make(made_in / "ints", kind="int64", items=[])
     _make(made_in / "texts", kind="string", items=made.make_items(n_items=N_ITEMS, items="string"))
+    _make(made_in / "features", kind="int64", items=[], change=_with_features)
 
 
-def _make(golden: Path, *, kind: str, items: Any) -> None:
+def _make(golden: Path, *, kind: str, items: Any, change: made.Change | None = None) -> None:
     events = made.make_events(n_users=N_USERS, n_items=N_ITEMS, users=kind, items=kind)
     with tempfile.TemporaryDirectory() as folder:
         training = {"model": "als", "params": {"factors": 4, "epochs": 3}}
-        published = made.published_release(
-            Path(folder), events=events, items=items, score=SCORE, train=training
-        )
-        store = Path(published.store.url)
-        for name in ("CURRENT", f"releases/{published.release.id}"):
+        job = made.make_job(Path(folder), events=events, items=items, score=SCORE, train=training)
+        run = made.trained_run(job, change=change)
+        publish(made.score_in_process(run))
+        store = Path(run.store.url)
+        for name in ("CURRENT", f"releases/{run.record.release}"):
             (golden / "store" / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (store / name).is_dir() else shutil.copyfile
             copy(store / name, golden / "store" / name)
@@ -61,8 +75,27 @@ def _make(golden: Path, *, kind: str, items: Any) -> None:
     (golden / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n")
 
 
+def _with_features(model: FactorModel, interactions: Interactions) -> FactorModel:
+    """The model with what a family with features adds to it."""
+    features = FeatureVectors(COLUMNS, model.item_vectors[:3].copy())
+    return replace(model, bounds=(1.0, 5.0), user_features=features)
+
+
 def answers_of(release: Release) -> dict[str, Any]:
     """All that a release answers, as JSON holds it; a float32 as a float comes back from JSON to the bit."""
+    return _answers(release) | _of_features(release)
+
+
+def _of_features(release: Release) -> dict[str, Any]:
+    features = release.model.user_features
+    if features is None:
+        return {}
+    vector, unknown = features.vector_of(ASKED)
+    assert vector is not None
+    return {"bounds": list(release.model.card.bounds or ()), "vector": vector.tolist(), "unknown": unknown}
+
+
+def _answers(release: Release) -> dict[str, Any]:
     users, items = ids_of(release.model.user_ids), ids_of(release.model.item_ids)
     return {
         "release": release.id,

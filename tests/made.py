@@ -20,7 +20,7 @@ from nightrank.batch.on_test import values_on_test
 from nightrank.batch.publish import publish
 from nightrank.batch.run import Recipe, Run, start_run
 from nightrank.batch.scorer import ScoreUnits
-from nightrank.batch.train import chosen_recipe
+from nightrank.batch.train import _fit_all, chosen_recipe
 from nightrank.batch.trials import baseline_of
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
@@ -28,7 +28,7 @@ from nightrank.data.interactions import Interactions
 from nightrank.models import FactorModel, fit
 from nightrank.quality.gates import quality_gate
 from nightrank.release.manifest import release_key
-from nightrank.release.model_files import default_buckets, open_model, save_model
+from nightrank.release.model_files import open_model, save_model
 from nightrank.release.reader import Release, open_release
 from nightrank.release.store import Store, open_store
 
@@ -173,7 +173,6 @@ def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = Non
     """
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
-    interactions = load_interactions(job, run.inputs, family=recipe.family)
     baseline = baseline_of(job)
     stand_in = Recipe(family=baseline["family"], params=baseline["params"])
     found = values_on_test(job, run.inputs, (recipe, stand_in), threads=threads)
@@ -184,24 +183,16 @@ def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = Non
         min_change=-1.0,
         baseline_recipe={"family": stand_in.family},
     ).as_dict()
-    model = fit(
-        recipe.family,
-        interactions,
-        params=recipe.params,
-        seed=job.seed,
-        threads=threads,
-        label=job.label_rule,
-    )
-    model = model if change is None else change(model, interactions)
-    buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
-    card = save_model(
-        model, interactions, store=run.store, key=run.name("model"), n_buckets=buckets, seed=job.seed
-    )
-    counts = {"users": card.n_users, "items": card.n_items, "pairs": card.n_pairs}
-    outcome = counts | {"counts": interactions.counts.as_dict(), "model_hash": card.model_hash}
+    model = _fit_all(job, run.inputs, recipe, run.store.url, run.name("model"), threads)
+    if change is not None:
+        interactions = load_interactions(job, run.inputs, family=recipe.family)
+        fitted = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, label=job.label_rule)
+        where = {"store": run.store, "key": run.name("model"), "n_buckets": model["buckets"]}
+        card = save_model(change(fitted, interactions), interactions, seed=job.seed, **where)
+        model["model_hash"] = card.model_hash
     run.put_json(
         "stages/train.json",
-        {"recipe": recipe.model_dump(), "quality": quality, "model": outcome, "seconds": 0.0},
+        {"recipe": recipe.model_dump(), "quality": quality, "model": model, "seconds": 0.0},
     )
     return run
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nightrank.config.families import BASELINES
 from nightrank.models.families import FITS, link_of
 from nightrank.quality.asked import LINKS
 from nightrank.quality.names import KINDS, MetricSpec
@@ -34,9 +35,11 @@ def test_intervals_are_as_documented(tmp_path: Any, capsys: pytest.CaptureFixtur
 
 
 def test_what_families_can_predict_is_as_documented() -> None:
-    """svd alone gives ratings, none a probability, and the page says what that rules out."""
-    assert {family for family in FITS if link_of(family) == "identity"} == {"svd"}
-    assert not any(link_of(family) == "logistic" for family in FITS)
+    """svd and fm give ratings, fm alone probabilities, and the page says what that rules out."""
+    tasks: list[dict[str, Any]] = [{}, {"task": "rating"}, {"task": "label"}]
+    links = {(one, link_of(one, task)) for one in FITS.keys() - BASELINES for task in tasks}
+    assert {family for family, link in links if link == "identity"} == {"fm", "svd"}
+    assert {family for family, link in links if link == "logistic"} == {"fm"}
     assert {name for name, links in LINKS.items() if "identity" in links} == {"rmse", "mae", "accuracy"}
     assert LINKS["logloss"] == ("logistic",)
 

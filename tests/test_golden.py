@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import golden_releases
-from golden_releases import answers_of, goldens, ids_of, ranked_now, version_of
+from golden_releases import answers_of, goldens, ids_of, names_of, ranked_now, version_of
 from harm import outcome
 from nightrank.release import open_release, open_store
 from nightrank.release.manifest import FORMAT_VERSION, READABLE
@@ -33,7 +33,7 @@ def test_every_format_version_has_its_goldens() -> None:
     """Whoever raises FORMAT_VERSION has to add goldens of the new format, and keeps the old ones."""
     found = {(version_of(golden), golden.name) for golden in goldens()}
     assert found == {
-        (version, name) for version in range(1, FORMAT_VERSION + 1) for name in ("ints", "texts")
+        (version, name) for version in range(1, FORMAT_VERSION + 1) for name in names_of(version)
     }
 
 
@@ -90,7 +90,7 @@ def test_goldens_are_made_by_a_function_that_overwrites_none(
     monkeypatch.setattr(golden_releases, "FOLDER", tmp_path)
     golden_releases.make()
     assert [name_of(path) for path in goldens()] == [
-        f"v{FORMAT_VERSION}-{name}" for name in ("ints", "texts")
+        f"v{FORMAT_VERSION}-{name}" for name in names_of(FORMAT_VERSION)
     ]
     for path in goldens():
         release = open_release(open_store(str(path / "store")))

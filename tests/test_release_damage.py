@@ -156,7 +156,7 @@ def test_open_refuses_a_manifest_that_points_outside(copy: Published, name: str)
     [
         ("seed", "0"),
         ("k", 1.5),
-        ("params", {"factors": "8"}),
+        ("params", {"factors": [8]}),
         ("files", []),
         ("unheard_of", 1),
         ("release", None),

@@ -168,7 +168,7 @@ def test_items_of_another_id_type_are_refused_by_name(tmp_path: Path) -> None:
     run = made.scored_run(tmp_path)
     assert run.job.items is not None
     pq.write_table(texts, run.job.items.path)
-    with pytest.raises(DataError, match="events or items were changed"):
+    with pytest.raises(DataError, match="items or users were changed"):
         publish(run)
     assert published(run.store) == []
 

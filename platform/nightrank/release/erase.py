@@ -38,8 +38,8 @@ RECEIPTS = "erasure/receipts"
 HANDOVER_S = 5.0  # services look at CURRENT every second, then open what it names
 NOT_DONE = (
     "input files of events and users: remove the people there too; until then they are left out when events are read",
-    "item vectors and biases, similar items, everybody else's vectors and lists, and metrics: fitted with the "
-    "people's events until the next night publishes",
+    "item vectors and biases, vectors and values of features, similar items, everybody else's vectors and lists, and "
+    "metrics: fitted with the people's events until the next night publishes",
     "copies elsewhere: warehouse tables, backups, logs, and on S3 older versions of objects and the caches of nodes, "
     "which drop what was not used for an hour when they bring another release",
     "services that are pinned to a replaced release: give them the successor's id",
