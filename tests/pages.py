@@ -20,6 +20,7 @@ NAMES = (
     "night",
     "sweep",
     "evaluation",
+    "published-systems",
     "release",
     "warehouse",
     "engine",
