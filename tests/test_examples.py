@@ -202,6 +202,8 @@ def test_fm_classifier() -> None:
     liked = [one["item_id"] for one in found if one["label"]]
     assert len(liked) > 10
     assert all(item % 2 for item in liked)
+    (said,) = blocks(PAGE, "json prediction")
+    assert [list(one) for one in json.loads(said)["predictions"]] == [list(one) for one in found[:2]]
 
 
 def test_fm_metadata_on_the_files_of_movielens_1m() -> None:
@@ -213,6 +215,9 @@ def test_fm_metadata_on_the_files_of_movielens_1m() -> None:
         assert answer["source"] == "features"
         assert "unknown_features" not in answer
         assert all(item % 2 == rest for item in items_of(answer))
+        (said,) = map(json.loads, blocks(PAGE, "json answer"))
+        assert list(said) == list(answer)
+        assert list(said["items"][0]) == list(answer["items"][0])
     kind, found = predicted(service, 2, list(range(1, N_ITEMS)))
     assert kind == "rating"
     assert all(1 <= one["value"] <= 5 for one in found)
