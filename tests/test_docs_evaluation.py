@@ -34,9 +34,22 @@ def test_intervals_are_as_documented(tmp_path: Any, capsys: pytest.CaptureFixtur
 
 
 def test_what_families_can_predict_is_as_documented() -> None:
-    """svd alone gives ratings, none a probability, and the page says what that rules out."""
-    assert {family for family in FITS if link_of(family) == "identity"} == {"svd"}
-    assert not any(link_of(family) == "logistic" for family in FITS)
+    """Who gives ratings and who probabilities is what the page says, and what that rules out."""
+    links = {
+        (family, task): link_of(family, {"task": task})
+        for family in FITS
+        for task in ("rating", "label", None)
+    }
+    assert {one for one, link in links.items() if link == "identity"} == {
+        ("svd", None), ("fm", "rating"), ("mean", "rating"),
+    }  # fmt: skip
+    assert {one for one, link in links.items() if link == "logistic"} == {("fm", "label"), ("mean", "label")}
+    for said in (
+        "svd (the user's mean plus the score)",
+        "fm with `task: rating`",
+        "`logloss` needs probabilities: fm",
+    ):
+        assert said in PAGE.read_text().replace("\n", " ")
     assert {name for name, links in LINKS.items() if "identity" in links} == {"rmse", "mae", "accuracy"}
     assert LINKS["logloss"] == ("logistic",)
 
