@@ -140,7 +140,7 @@ def test_events_that_cannot_be_meant_are_refused(tmp_path, events, said):
         ({"objective": {"metric": "rmse", "k": 10}}, "objective.k: found 10, which rmse does not take"),
         ({"objective": {"metric": "rmse", "relevant": "weight>=4"}}, "objective.relevant: found \"weight"),
         ({"objective": {"relevant": "rating>=4"}}, "objective.relevant: found \"rating>=4\""),
-        ({"train": {"model": "fm"}}, "train.model: found \"fm\""),
+        ({"train": {"model": "nmf"}}, "train.model: found \"nmf\""),
         ({"train": {"model": "asl"}}, "did you mean als or ials?"),
         ({"train": {"params": {"factors": 8}}}, "train.params: found {\"factors\": 8} without train.model"),
         ({"train": {"model": "als", "params": {"factor": 8}}}, "train.params.factor: unknown parameter"),
@@ -148,7 +148,7 @@ def test_events_that_cannot_be_meant_are_refused(tmp_path, events, said):
         ({"train": {"model": "als", "params": {"alpha": 0}}}, "expected a number, more than 0"),
         ({"train": {"model": "popularity", "params": {"k": 1}}}, "train.params.k: unknown parameter"),
         ({"sweep": {"models": {}}}, "sweep.models: found {}, expected at least one family"),
-        ({"sweep": {"models": {"fm": {}}}}, "sweep.models.fm: found \"fm\""),
+        ({"sweep": {"models": {"nmf": {}}}}, "sweep.models.nmf: found \"nmf\""),
         ({"train": {"model": "ials", "params": {"reg": 0}}}, "expected a number, more than 0"),
         ({"sweep": {"models": {"popularity": {}}}}, "sweep.models.popularity"),
         ({"sweep": {"trials": 0}}, "sweep.trials: found 0"),
@@ -171,7 +171,7 @@ def test_what_this_version_does_not_do_is_refused_by_name(tmp_path, settings, sa
 
 def test_every_problem_of_a_file_is_listed(tmp_path):
     """Ten mistakes take one run to find, also inside one block and where a nested check fails."""
-    models = {"als": {"factor": 1, "factors": [0, "x"], "reg": {"low": 2, "hihg": 1}}, "fm": {}}
+    models = {"als": {"factor": 1, "factors": [0, "x"], "reg": {"low": 2, "hihg": 1}}, "nmf": {}}
     message = refusal(
         tmp_path,
         sed=1,
@@ -182,7 +182,7 @@ def test_every_problem_of_a_file_is_listed(tmp_path):
     for key in (
         "sed", "seed", "sweep.trials", "sweep.models.als.factor", "sweep.models.als.factors[0]",
         "sweep.models.als.factors[1]", "sweep.models.als.reg.hihg", "sweep.models.als.reg.high",
-        "sweep.models.fm", "train.modle", "train.params",
+        "sweep.models.nmf", "train.modle", "train.params",
     ):  # fmt: skip
         assert f"\n  {key}: " in message
     assert "11 problems" in message

@@ -60,6 +60,7 @@ def test_the_kinds_of_predictions_are_those_of_the_schema() -> None:
 SHAPES: Sequence[tuple[str, type[BaseModel]]] = (
     ("GET /v1/users/{user_id}/recommendations", schemas.Recommendations),
     ("POST /v1/recommendations", schemas.OneOrAll),
+    ("Somebody new, by features", schemas.Recommendations),
     ("GET /v1/users/{user_id}/history", schemas.History),
     ("GET /v1/items/{item_id}/similar", schemas.SimilarItems),
     ("POST /v1/predictions", schemas.Predictions),

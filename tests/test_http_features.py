@@ -89,6 +89,11 @@ def test_a_stranger_is_the_sum_of_their_features(
         ({"gender": "M", "likes": ["art", "golf", "chess"]}, ["likes=chess", "likes=golf"], {2: 1.0, 3: 1.0}),
         ({"gender": "X", "age": 40}, ["gender=X"], {0: 1.0}),
         ({"gender": "F", "age": "40"}, ["age"], {1: 1.0}),
+        (
+            {"likes": ["music", 3, True, 2.0], "age": [40]},
+            ["age", "likes=2", "likes=3", "likes=true"],
+            {4: 1.0},
+        ),
         ({"gender": "X", "age": True, "hobby": None}, ["age", "gender=X", "hobby"], None),
         ({"gender": 3.0}, ["gender=3"], None),
         ({"gender": None}, None, None),
@@ -223,7 +228,7 @@ def test_a_lost_partition_is_not_tried_again_for_features(bpr: Service) -> None:
     ("features", "said"),
     [
         ({"age": {"years": 3}}, "body.features.age"),
-        ({"likes": [1]}, "body.features.likes"),
+        ({"likes": [None]}, "body.features.likes"),
         ({"likes": [["art"]]}, "body.features.likes"),
         ({"likes": ["x"] * 1001}, "body.features.likes"),
         (["age"], "body.features"),

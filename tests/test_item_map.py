@@ -82,7 +82,7 @@ class Read(html.parser.HTMLParser):
             self.texts[self._open[-1]] = self.texts.get(self._open[-1], "") + text
 
 
-@pytest.mark.parametrize("n", [60, 400])
+@pytest.mark.parametrize("n", [40, 200])
 def test_near_vectors_are_near_on_the_plane(n: int) -> None:
     """Every point's nearest neighbour on the plane is of its own group, whatever the lengths of the vectors."""
     vectors, side = two_groups(n)

@@ -19,6 +19,14 @@ from nightrank.models.families import FITS
 PARAMS: dict[str, dict[str, Any]] = {
     "als": {"factors": 8, "reg": 0.05, "alpha": 3.0, "epochs": 4},
     "bpr": {"factors": 8, "reg": 0.01, "learning_rate": 0.05, "epochs": 60},
+    "fm": {
+        "factors": 8,
+        "reg": 0.0,
+        "learning_rate": 1.0,
+        "epochs": 8,
+        "task": "rating",
+        "negatives": 0,
+    },
     "hybrid": {
         "factors": 8,
         "reg": 0.01,
@@ -146,8 +154,14 @@ def test_a_user_with_one_event_has_a_vector(family: str) -> None:
 
 @families
 def test_one_pair_alone_can_be_fitted(family: str) -> None:
-    """Protects the smallest data there can be: one user, one item."""
+    """Protects the smallest data there can be: one user, one item; fm says that it has nothing to learn."""
     one = from_events(coded(pa.table({"user": [5], "item": [3], "weight": [2.0]})), combine="sum")
+    if family == "fm":
+        with pytest.raises(
+            DataError, match=r"all 1 weights are 2, so there is nothing to predict; use task=label"
+        ):
+            fitted(family, one)
+        return
     model = fitted(family, one)
     assert (len(model.user_vectors), len(model.item_vectors)) == (1, 1)
     score = float(model.user_vectors[0] @ model.item_vectors[0] + model.item_bias[0])

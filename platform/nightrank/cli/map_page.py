@@ -33,7 +33,7 @@ def page(drawn: ItemMap, *, by_category: bool) -> bytes:
     parts = {
         "POLICY": _policy(template),
         "TITLE": html.escape(f"Items of release {drawn.release} ({drawn.family})"),
-        "SHOWN": html.escape(told(drawn)),
+        "SHOWN": html.escape(told(drawn).capitalize()),
         "DATA": _embedded(_data(drawn, by_category=by_category)),
     }
     return _PART.sub(

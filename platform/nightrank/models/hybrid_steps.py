@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nightrank.compiled import compiled, inner, reordered
+from nightrank.compiled import compiled, inlined, reordered
 
 Floats = NDArray[np.float32]
 
@@ -94,7 +94,7 @@ class Memory(NamedTuple):
     values: Floats
 
 
-@inner
+@inlined
 def mixed(state: np.uint64) -> np.uint64:
     """64 random bits of a counter: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -102,7 +102,7 @@ def mixed(state: np.uint64) -> np.uint64:
     return state ^ (state >> np.uint64(31))
 
 
-@inner
+@inlined
 def below(bits: np.uint64, n: int) -> np.int64:
     """A number from 0 to n - 1, n < 2^32, of 64 random bits."""
     return np.int64(((bits >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
@@ -140,7 +140,7 @@ def choose(task: Task, key: np.uint64, start: int, first: int, last: int) -> Non
         _choose(task, user, place, task.pairs.order[start + place], key + np.uint64(start + place) * _GOLDEN)
 
 
-@inner
+@inlined
 def _choose(task: Task, vector: Floats, place: int, pair: int, key: np.uint64) -> None:
     pairs, batch = task.pairs, task.batch
     user, n = pairs.users[pair], pairs.pool.shape[0]
@@ -169,7 +169,7 @@ def _choose(task: Task, vector: Floats, place: int, pair: int, key: np.uint64) -
         return
 
 
-@inner
+@inlined
 def _holds(items: NDArray[np.int32], item: int) -> bool:
     """Is the item among sorted items?"""
     low, high = 0, items.shape[0]
@@ -182,7 +182,7 @@ def _holds(items: NDArray[np.int32], item: int) -> bool:
     return low < items.shape[0] and bool(items[low] == item)
 
 
-@inner
+@inlined
 def _sum(side: Side, vectors: Floats, row: int, first: int, result: Floats) -> None:
     """A row's sum of feature vectors, in as many columns, from `first` on, as the result has."""
     for column in range(result.shape[0]):
@@ -192,13 +192,13 @@ def _sum(side: Side, vectors: Floats, row: int, first: int, result: Floats) -> N
         _add(vector[first : first + result.shape[0]], side.values[cell], result)
 
 
-@inner
+@inlined
 def _add(vector: Floats, value: np.float32, result: Floats) -> None:
     for column in range(result.shape[0]):
         result[column] += value * vector[column]
 
 
-@inner
+@inlined
 def _score(side: Side, vectors: Floats, row: int, user: Floats) -> np.float32:
     total = np.float32(0.0)
     for cell in range(side.offsets[row], side.offsets[row + 1]):
@@ -228,7 +228,7 @@ def pull(task: Task, start: int, n: int, first: int, last: int) -> None:
             _pull(task, memory, place, task.pairs.order[start + place], first)
 
 
-@inner
+@inlined
 def _pull(task: Task, memory: Memory, place: int, pair: int, first: int) -> None:
     users, (vectors, squares) = task.users, task.item_table
     user, pull, width = task.pairs.users[pair], task.batch.pulls[place], memory.user.shape[0]
@@ -249,7 +249,7 @@ def _pull(task: Task, memory: Memory, place: int, pair: int, first: int) -> None
         _move(part, sums, memory.gap, pull * users.values[cell], task.rate, task.reg)
 
 
-@inner
+@inlined
 def _difference(items: Side, positive: int, negative: int, memory: Memory) -> int:
     """The features in which the two items differ, and by how much; how many there are."""
     left, left_end = items.offsets[positive], items.offsets[positive + 1]
@@ -274,7 +274,7 @@ def _difference(items: Side, positive: int, negative: int, memory: Memory) -> in
     return n
 
 
-@inner
+@inlined
 def _move(
     values: Floats, squares: Floats, towards: Floats, pull: np.float32, rate: np.float32, reg: np.float32
 ) -> None:

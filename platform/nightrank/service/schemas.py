@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 Id = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | str
 Source = Literal["precomputed", "live", "fold_in", "features", "popular"]
 Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-Feature = bool | Whole | float | str | Annotated[list[str], Field(max_length=1_000, fail_fast=True)] | None
+FeatureValue = bool | Whole | float | str
+Feature = FeatureValue | Annotated[list[FeatureValue], Field(max_length=1_000, fail_fast=True)] | None
 MOST_FEATURES = 1_000
 
 
