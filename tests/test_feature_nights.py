@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import made
-from nightrank.batch.inputs import load_metadata, load_splits, split_of
 from nightrank.batch.nightly import open_run
 from nightrank.batch.on_test import values_on_test
 from nightrank.batch.run import Recipe
-from nightrank.batch.split_files import open_split, save_splits
+from nightrank.batch.split_files import open_split
+from nightrank.batch.sweep import _prepare
+from nightrank.batch.train import _baseline
 from nightrank.batch.trial_files import SPLIT, measured
 from nightrank.batch.trials import begun, judged, spec_of
-from nightrank.config.families import learning
 from nightrank.config.spaces import family_named, parse_params
 from nightrank.release.publish import verify
 from nightrank.release.reader import open_release
@@ -137,13 +137,7 @@ def test_all_families_are_held_against_one_truth(tmp_path: Path) -> None:
     models = {"als": {}, "fm": {}, "hybrid": {}}
     job = made.make_job(tmp_path, users=made.make_users(), train={}, sweep={"models": models})
     run = open_run(job)
-    splits = load_splits(job, run.inputs, families=job.families, validation=True)
-    metadata = load_metadata(job, run.inputs, families=job.families, like=next(iter(splits.values())).train)
-    with_features = {
-        job.combines([name])[0]: split_of(job, splits, family=name, metadata=metadata)
-        for name in learning(job.families)
-    }
-    save_splits(run.store, run.name(SPLIT), splits=splits, with_features=with_features)
+    _prepare(job, run.inputs, run.store.url, run.name(SPLIT))
     assert open_split(run.store, run.name(SPLIT), combine="sum").train.features is None
     records, values = [], {}
     for family in ("popularity", *models):
@@ -164,6 +158,38 @@ def test_all_families_are_held_against_one_truth(tmp_path: Path) -> None:
     recipes = [Recipe(family=one["family"], params=one["params"]) for one in records]
     on_test = values_on_test(job, run.inputs, recipes, threads=1)
     assert len({tuple(np.isnan(one)) for one in on_test.values}) == 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "more", "stands_in"),
+    [
+        ({"metric": "ndcg"}, {}, None),
+        ({"metric": "rmse"}, {}, "mean"),
+        ({"metric": "logloss"}, {"label": "weight>=4"}, "mean"),
+    ],
+)
+def test_who_stands_in_for_a_recipe_that_cannot_give_the_metric(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    objective: dict[str, Any],
+    more: dict[str, Any],
+    stands_in: str | None,
+) -> None:
+    """Als in service is held against by rank; where ratings or classes are judged, mean stands in, and it is said."""
+    before = made.published_release(tmp_path)
+    task = "label" if objective["metric"] == "logloss" else "rating"
+    train = {"model": "fm", "params": FM | {"task": task}}
+    given = {"store": before.store.url, "objective": objective, "train": train, **more}
+    run = open_run(made.make_job(tmp_path / "later", users=made.make_users(), **given))
+    recipe = _baseline(run)
+    if stands_in is None:
+        assert (recipe.family, recipe.release) == ("als", before.release.id)
+        assert "stands in" not in caplog.text
+    else:
+        assert (recipe.family, recipe.params, recipe.release) == (stands_in, {"task": task}, None)
+        assert f"cannot give {objective['metric']}: mean stands in for it" in caplog.text
+        on_test = values_on_test(run.job, run.inputs, [recipe], threads=1)
+        assert np.isfinite(on_test.values[0]).any()
 
 
 def test_an_erased_person_teaches_no_feature(tmp_path: Path) -> None:

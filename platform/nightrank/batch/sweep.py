@@ -90,11 +90,13 @@ def _first(run: Run) -> list[tuple[str, Spec]]:
 def _prepare(job: JobConfig, inputs: Inputs, store: str, key: str) -> None:
     """The validation split: the test pairs go first, validation is held out of what is left."""
     splits = load_splits(job, inputs, families=job.families, validation=True)
-    first = next(iter(splits.values())).train
-    metadata = load_metadata(job, inputs, families=job.families, like=first)
-    by_family = {} if metadata is None else {job.combines([name])[0]: name for name in learning(job.families)}
+    first = next(iter(splits))
+    metadata = load_metadata(job, inputs, families=job.families, like=splits[first].train)
+    combined = {name: job.combines([name])[0] for name in learning(job.families)}
+    # Where nothing repeats there is one split, whatever it is called; families that combine alike share theirs.
+    by_how = {how if how in splits else first: name for name, how in combined.items()}
     with_features = {
-        how: split_of(job, splits, family=family, metadata=metadata) for how, family in by_family.items()
+        how: split_of(job, splits, family=name, metadata=metadata) for how, name in by_how.items()
     }
     save_splits(open_store(store), key, splits=splits, with_features=with_features)
 

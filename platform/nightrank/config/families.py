@@ -249,16 +249,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 BASELINES = frozenset(name for name, family in FAMILIES.items() if not family.searchable)
 
 Link = Literal["none", "identity", "logistic"]
-LINKS: Mapping[tuple[str, object], Link] = (
-    MappingProxyType(  # by family and task; `none` where it is not here
-        {
-            ("fm", "label"): "logistic",
-            ("fm", "rating"): "identity",
-            ("mean", "label"): "logistic",
-            ("mean", "rating"): "identity",
-            ("svd", None): "identity",
-        }
-    )
+# By family and task; the link is `none` where they are not here.
+LINKS: Mapping[tuple[str, object], Link] = MappingProxyType(
+    {
+        ("fm", "label"): "logistic",
+        ("fm", "rating"): "identity",
+        ("mean", "label"): "logistic",
+        ("mean", "rating"): "identity",
+        ("svd", None): "identity",
+    }
 )
 
 

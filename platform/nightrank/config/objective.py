@@ -36,7 +36,8 @@ class ObjectiveConfig(StrictModel):
             Problem(
                 (name,),
                 f"found {shown(getattr(self, name))}, which {self.metric} does not take: it is of all held-out pairs "
-                "and ranks nothing; remove it, or use a metric of rankings",
+                f"and ranks nothing; remove it (as --set 'objective={{metric: {self.metric}}}' does), or use a "
+                "metric of rankings",
             )
             for name in given
         ]
