@@ -43,15 +43,21 @@ format: setup
 	$(BIN)/python -m pip install --quiet --editable '.[spark]'
 	@touch $@
 
+.venv/torch: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[torch]'
+	@touch $@
+
 soak: setup .venv/spark
 	$(BIN)/pytest -m soak --timeout 1800
 
-bench: setup .venv/spark
+bench: setup .venv/spark .venv/torch
 	$(BIN)/python benchmarks/top_k.py
 	$(BIN)/python benchmarks/ials.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/svd.py
+	$(BIN)/python benchmarks/fm.py
+	$(BIN)/python benchmarks/hybrid.py
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/score.py

@@ -13,13 +13,16 @@ import pytest
 import made
 from nightrank.batch.nightly import open_run
 from nightrank.batch.on_test import values_on_test
+from nightrank.batch.publish import publish
 from nightrank.batch.run import Recipe
 from nightrank.batch.split_files import open_split
 from nightrank.batch.sweep import _prepare
 from nightrank.batch.train import _baseline
 from nightrank.batch.trial_files import SPLIT, measured
 from nightrank.batch.trials import begun, judged, spec_of
+from nightrank.config.job import JobConfig
 from nightrank.config.spaces import family_named, parse_params
+from nightrank.release.manifest import release_key
 from nightrank.release.publish import verify
 from nightrank.release.reader import open_release
 from nightrank.service.prepared import prepare
@@ -214,3 +217,19 @@ def test_a_release_without_features_opens_as_before(tmp_path: Path) -> None:
     assert published.release.model.card.bounds is None
     assert published.release.model.card.n_items == made.N_ITEMS
     assert open_release(published.store).id == published.release.id
+
+
+def test_an_item_table_of_features_alone_is_enough(tmp_path: Path) -> None:
+    """Neither titles nor categories are needed: the published item table has the ids, and answers have no titles."""
+    settings = made.make_job(tmp_path, **NIGHTS["hybrid"]).model_dump(mode="json")
+    settings["items"] |= {"title": None, "categories": None, "features": ["genres"]}
+    run = made.score_in_process(made.trained_run(JobConfig.model_validate(settings)))
+    publish(run)
+    release = open_release(run.store, run.record.release)
+    folder = made.place(run.store, release_key(release.id))
+    table = pq.read_table(folder / "items.parquet")
+    assert table.column_names == ["item_id"]
+    assert release.model.card.n_items == made.N_ITEMS + 1
+    assert release.model.card.user_features is None
+    assert release.titles is None
+    assert prepare(release).release is release

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import made
 from nightrank.batch.inputs import Inputs, find_inputs, load_metadata, load_splits, split_of
 from nightrank.batch.split_files import open_split, save_splits
+from nightrank.batch.sweep import _prepare
 from nightrank.config import families
 from nightrank.config.families import FAMILIES, Family
 from nightrank.config.job import JobConfig
@@ -156,3 +158,27 @@ def test_the_users_table_is_among_what_a_run_began_with(tmp_path: Path) -> None:
     job = made.make_job(tmp_path / "c", events=events_of(job_of(tmp_path / "d")), users=users)
     assert find_inputs(job).fingerprint != first.fingerprint
     assert [path.name for path in first.users] == ["users.parquet"]
+
+
+def test_each_way_of_combining_has_its_own_split_with_features(tmp_path: Path) -> None:
+    """Where pairs repeat, hybrid opens sums and fm the latest ratings, both featured, beside als and one truth."""
+    events = made.make_events()
+    later = events.set_column(3, "timestamp", pc.add(events["timestamp"], 1)).slice(0, 200)
+    job = made.make_job(
+        tmp_path,
+        events=pa.concat_tables([events, later]),
+        users=made.make_users(),
+        train={},
+        sweep={"models": {"als": {}, "fm": {}, "hybrid": {}}},
+    )
+    store = LocalStore(tmp_path / "files")
+    _prepare(job, find_inputs(job), store.url, "split")
+    plain, summed = (
+        open_split(store, "split", combine="sum", with_features=featured) for featured in (False, True)
+    )
+    last = open_split(store, "split", combine="last", with_features=True)
+    weights = [float(one.train.user_items.sum()) for one in (plain, summed, last)]
+    assert weights[0] == weights[1] > weights[2]
+    assert (summed.truth != last.truth).nnz == 0
+    assert summed.train.features is not None
+    assert last.train.features is not None

@@ -84,3 +84,23 @@ def test_a_sweep_without_a_winner_has_a_table_too(records: list[dict[str, object
     shown = lines(records, metric=METRIC, min_change=-0.002)
     assert not [line for line in shown if "chosen" in line]
     assert len(shown) == 1 + 2 * len(records)
+
+
+def test_of_losses_the_smallest_stands_first() -> None:
+    """Protects readers of a sweep by rmse: figures as they are, best first, and what a gain is, in words."""
+    records = [
+        record("mean", 0.98, params={}, origin="baseline"),
+        record("svd", 0.95, params={"factors": 8}, chosen=True, change=-0.01),
+        record("fm", 0.94, change=0.0),
+    ]
+    assert leaderboard(records, metric="rmse")["value"].to_pylist() == [0.94, 0.95, 0.98]
+    test = {"metric": "rmse", "value": 0.95, "low": 0.94, "high": 0.96, "n_users": 9}
+    test |= {"baseline": {"family": "mean", "value": 0.98, "low": 0.97, "high": 0.99}}
+    test |= {"change": {"value": 0.03, "low": 0.02, "high": 0.04}}
+    said = " ".join(" ".join(lines(records, metric="rmse", min_change=-0.02, test=test)).split())
+    assert "its rmse is 0.0100 above the best's." in said
+    assert (
+        "rmse 0.9500 (0.9400 to 0.9600); mean 0.9800 (0.9700 to 0.9900); gain, by which it is smaller,"
+        in said
+    )
+    assert "+0.0300 (+0.0200 to +0.0400), better beyond the noise" in said

@@ -97,3 +97,14 @@ def test_logloss_without_a_rule_is_refused() -> None:
     split = split_of(case)
     with pytest.raises(DataError, match="logloss needs labels"):
         Objective("logloss").per_user(case["model"], split, truth=split.truth, threads=1)
+
+
+def test_bounds_leave_the_order_alone() -> None:
+    """auc takes what was not cut: two predictions above the largest rating still have an order."""
+    case = random_case()
+    uncut = ask("auc", case, rule=LIKED).metrics["auc"].value
+    object.__setattr__(case["model"], "bounds", (3.4, 3.6))
+    assert ask("auc", case, rule=LIKED).metrics["auc"].value == uncut
+    lists = ask("ndcg@3", case).metrics["ndcg@3"].value
+    object.__setattr__(case["model"], "bounds", None)
+    assert ask("ndcg@3", case).metrics["ndcg@3"].value == lists

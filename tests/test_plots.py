@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nightrank.batch.plots import NAMES, write_plots
+from nightrank.batch.plots import NAMES, _best, write_plots
 from nightrank.batch.timeline import curves
 from nightrank.release.store import LocalStore
 from swept import METRIC, record, sweep
@@ -41,12 +41,22 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         [record("als", 0.05, history=[]), record("als", 0.06, params={"factors": 16}, history=[])],
         [record("als", math.nan), record("als", 0.0, low=None, high=None, params={"factors": 0})],
         [record("als", 0.05, state="stopped"), record("bpr", 0.04, state="stopped", params={"reg": 0.0})],
+        [record("hybrid", 0.05, params={"loss": loss, "factors": 8}) for loss in ("warp", "bpr")],
     ],
-    ids=["none", "one", "popularity", "failed", "no history", "nan", "stopped"],
+    ids=["none", "one", "popularity", "failed", "no history", "nan", "stopped", "words"],
 )
 def test_odd_sweeps_have_plots_too(tmp_path: Path, records: list[dict[str, object]]) -> None:
     """Protects the end of a sweep from its plots: one trial, none that was measured, no history, NaN, no warning."""
     assert all(content.startswith(PNG) for content in drawn(tmp_path, records))
+
+
+def test_of_a_loss_the_smallest_is_the_best() -> None:
+    """Protects the star and the line of the best so far: by rmse they go down."""
+    found = curves(
+        [record("fm", 0.94), record("svd", 0.95), record("mean", 0.5, params={}, origin="baseline")]
+    )
+    best = {metric: _best(found, metric=metric).record["family"] for metric in ("rmse", "ndcg@10")}
+    assert best == {"rmse": "fm", "ndcg@10": "svd"}
 
 
 def test_time_stands_still_while_nothing_runs() -> None:

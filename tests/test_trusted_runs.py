@@ -101,7 +101,7 @@ def test_items_that_changed_are_not_published_under_the_old_fingerprint(tmp_path
     run = made.scored_run(tmp_path)
     table = pq.read_table(tmp_path / "items.parquet")
     pq.write_table(table.slice(0, 5), tmp_path / "items.parquet")
-    with pytest.raises(DataError, match="events or items were changed"):
+    with pytest.raises(DataError, match="items or users were changed"):
         publish(run)
     assert published(run.store) == []
 
