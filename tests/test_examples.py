@@ -16,6 +16,7 @@ import yaml
 import made
 from asked import Service, item_path, served, user_path
 from made import Published
+from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.batch.publish import publish
 from nightrank.cli.app import main
 from nightrank.config.job import load_job
@@ -236,6 +237,24 @@ def test_hybrid_warp() -> None:
     best = [item for item in items_of(answer) if item < N_ITEMS - 1][:3]
     assert all(item % 2 for item in best)
     assert len(items_of(service.get(item_path(N_ITEMS), k=5).json())) == 5
+
+
+def test_ratings_of_movielens_25m_count_from_five_stars_on() -> None:
+    """Its own CSV files by the commented lines: of all ratings the 5-star ones are left, and all films with genres."""
+    job = load_job(with_other_data("hybrid-warp"))
+    found = load_interactions(job, find_inputs(job), family="hybrid")
+    ratings = pd.read_csv("data/ml-25m/ratings.csv")
+    loved = ratings[ratings.rating == 5]
+    users, items = found.user_items.nonzero()
+    pairs = {
+        (found.user_ids[int(user)], found.item_ids[int(item)])
+        for user, item in zip(users, items, strict=True)
+    }
+    assert pairs == set(zip(loved.userId, loved.movieId, strict=True))
+    assert len(found.item_ids) == N_ITEMS
+    assert found.features is not None
+    assert found.features.items is not None
+    assert {one.name for one in found.features.items.columns} == {"genres"}
 
 
 def evaluations() -> list[str]:
