@@ -49,6 +49,7 @@ soak: setup .venv/spark
 bench: setup .venv/spark
 	$(BIN)/python benchmarks/top_k.py
 	$(BIN)/python benchmarks/ials.py
+	$(BIN)/python benchmarks/hybrid.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/svd.py
