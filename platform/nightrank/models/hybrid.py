@@ -122,7 +122,7 @@ def _side(name: str, known: Features | None, *, own: NDArray[np.integer], n: int
     columns = np.zeros(n, dtype=np.float32)
     if ids in ("both", name):
         columns[own] = 1.0
-    elif known is None:
+    elif known is None or known.matrix.shape[1] == 0:
         raise DataError(
             f"hybrid with ids={ids}: found no features of {name}, expected some, since {name} have no vectors of "
             f"their own then; name columns in {name}.features, or use ids=both"
