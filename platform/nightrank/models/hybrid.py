@@ -55,7 +55,7 @@ from nightrank.models.products import LANES
 MOST = 10  # draws
 # The pairs of a batch choose by vectors that are a batch old. Measured 2026-11, 550,000 pairs, 10 epochs: with 256,
 # 1,024, 4,096 and 16,384 NDCG@10 is the same to 0.0004, with both losses; threads wait less for each other with more.
-BATCH = 4096
+BATCH = 16_384
 FEWEST = 32  # batches of an epoch, or a small data set would be one
 SHARE = 512  # pairs of a batch for a thread; to wake one costs as much as some hundred
 
@@ -122,7 +122,7 @@ def _side(name: str, known: Features | None, *, own: NDArray[np.integer], n: int
     columns = np.zeros(n, dtype=np.float32)
     if ids in ("both", name):
         columns[own] = 1.0
-    elif known is None:
+    elif known is None or known.matrix.shape[1] == 0:
         raise DataError(
             f"hybrid with ids={ids}: found no features of {name}, expected some, since {name} have no vectors of "
             f"their own then; name columns in {name}.features, or use ids=both"
