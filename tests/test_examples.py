@@ -240,7 +240,7 @@ def test_hybrid_warp() -> None:
 
 
 def test_ratings_of_movielens_25m_count_from_five_stars_on() -> None:
-    """Its own CSV files by the commented lines: of all ratings the 5-star ones are left, and all films with genres."""
+    """Its own CSV files by the commented lines: of the ratings those of 5 stars are left, and all films."""
     job = load_job(with_other_data("hybrid-warp"))
     found = load_interactions(job, find_inputs(job), family="hybrid")
     ratings = pd.read_csv("data/ml-25m/ratings.csv")
