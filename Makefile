@@ -53,7 +53,6 @@ soak: setup .venv/spark
 bench: setup .venv/spark .venv/torch
 	$(BIN)/python benchmarks/top_k.py
 	$(BIN)/python benchmarks/ials.py
-	$(BIN)/python benchmarks/hybrid.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/svd.py

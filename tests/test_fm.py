@@ -77,7 +77,7 @@ def predicted(model: FactorModel) -> NDArray[np.float64]:
 def members(interactions: Interactions, *, n: int, epochs: int) -> list[Member]:
     """Members after some epochs, with nothing scaled."""
     known = interactions.features or SideFeatures()
-    problem = Problem(interactions.user_items, users=known.users, items=known.items, is_label=False)
+    problem = Problem.of(interactions.user_items, known=known, is_label=False)
     found = [Member(problem, factors=3, rng=np.random.default_rng(seed)) for seed in range(n)]
     for _, member in itertools.product(range(epochs), found):
         member.epoch(reg=0.0, rate=1.0)

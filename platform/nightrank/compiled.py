@@ -21,7 +21,9 @@ from typing import Any, TypeVar
 
 import llvmlite.binding
 import numba
+import numpy as np
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numpy.typing import NDArray
 
 from nightrank.errors import NightrankError
 
@@ -49,6 +51,14 @@ def inlined(function: Function) -> Function:
 def reordered(function: Function) -> Function:
     """`inner`, and float sums may be done in any order, which lets them be vectorised."""
     return _compile(function, _nrt=False, fastmath={"reassoc", "contract"})
+
+
+def read_only(array: NDArray[Any], kind: type[np.generic] | None = None) -> NDArray[Any]:
+    """A view of the array, contiguous and of that kind, that cannot be written: compiled code is made for one kind of
+    arrays, and a memory map or Ray's object store hands out ones that cannot be written."""
+    view = np.ascontiguousarray(array, dtype=kind).view()
+    view.flags.writeable = False
+    return view
 
 
 def _compile(function: Function, **options: Any) -> Function:

@@ -19,8 +19,9 @@ mean of a variational posterior whose priors are learned from the data (`fm_memb
 to be tuned: `reg` is added to what is learned. A step goes `learning_rate` of the way to a coordinate's optimum,
 that is by slope / curvature: every coordinate has a rate of its own.
 
-Source: Rendle, "Factorization machines", ICDM 2010. Members are fitted by a thread each; the model does not depend on
-how many there are. A member holds 8 bytes a pair, and 16 bytes for each factor of a row, beside its input.
+Source: Rendle, "Factorization machines", ICDM 2010. Members are fitted by a thread each, so threads beyond those have
+nothing to do; the model does not depend on how many there are. Beside its input a fit holds 8 bytes a pair, every
+member 4 more (8 for labels), and 8 bytes for each factor of a row.
 """
 
 from __future__ import annotations
@@ -104,8 +105,7 @@ def _problem(interactions: Interactions, params: Params, how: Fitting) -> tuple[
             )
         targets = ((matrix.data.astype(np.float64) - low) / scale).astype(np.float32)
         examples = csr_matrix((targets, matrix.indices, matrix.indptr), shape=matrix.shape)
-    problem = Problem(examples, users=features.users, items=features.items, is_label=is_label)
-    return problem, low, scale
+    return Problem.of(examples, known=features, is_label=is_label), low, scale
 
 
 def with_negatives(examples: csr_matrix, n: int, *, seed: int) -> csr_matrix:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from nightrank.data.features import Features
+from nightrank.compiled import read_only
+from nightrank.data.features import Features, SideFeatures
 from nightrank.models.fm_steps import Examples, Layout, Memory, Own, Posterior, Steps, epoch, row_sums
 
 Doubles = NDArray[np.float64]
@@ -36,28 +37,40 @@ _SHAPE, _RATE = 1.0, 0.01  # of the Gamma hyperprior: two more features whose sq
 
 @dataclass(frozen=True)
 class Problem:
-    """What all members learn from. examples: by user, CSR of targets float32 (n_users, n_items): standardised
-    ratings, or labels 0 and 1. users, items: which features the rows have beside their id. is_label: targets are
-    labels."""
+    """What all members learn from, and share. examples: by user; of labels, weights are those to begin with.
+    targets: float32 (n,), standardised ratings, or labels 0 and 1. n_items: with and without examples. users, items:
+    which features the rows have beside their id. is_label: targets are labels."""
 
-    examples: csr_matrix
-    users: Features | None
-    items: Features | None
+    examples: Examples
+    targets: Floats
+    n_items: int
+    users: Layout
+    items: Layout
     is_label: bool
+
+    @classmethod
+    def of(cls, matrix: csr_matrix, *, known: SideFeatures, is_label: bool) -> Problem:
+        """matrix: CSR of targets (n_users, n_items). known: features of both sides."""
+        weights = np.ones(len(matrix.data), np.float32)
+        examples = Examples(
+            read_only(matrix.indptr, np.int64), read_only(matrix.indices, np.int32), read_only(weights)
+        )
+        layouts = layout_of(known.users), layout_of(known.items)
+        return cls(examples, matrix.data, matrix.shape[1], *layouts, is_label)
 
 
 def layout_of(known: Features | None) -> Layout:
     """The features by column of the matrix, a group of priors for every column of metadata."""
     if known is None:
-        nothing = np.zeros(0, np.int32)
-        return Layout(np.zeros(1, np.int64), nothing, nothing.astype(np.float32), nothing)
+        nothing = read_only(np.zeros(0, np.int32))
+        return Layout(read_only(np.zeros(1, np.int64)), nothing, read_only(nothing, np.float32), nothing)
     matrix = known.matrix.tocsc()
     groups = np.repeat(np.arange(1, len(known.columns) + 1), [one.n_features for one in known.columns])
     return Layout(
-        matrix.indptr.astype(np.int64),
-        matrix.indices.astype(np.int32),
-        matrix.data.astype(np.float32),
-        groups.astype(np.int32),
+        read_only(matrix.indptr, np.int64),
+        read_only(matrix.indices, np.int32),
+        read_only(matrix.data, np.float32),
+        read_only(groups, np.int32),
     )
 
 
@@ -101,32 +114,28 @@ class Member:
     """A member under way. rows of everything: linear terms first, then factors."""
 
     def __init__(self, problem: Problem, *, factors: int, rng: np.random.Generator) -> None:
-        matrix = problem.examples
-        n_users, n_items = matrix.shape
-        starts = np.zeros((factors + 1, n_users), np.float32), np.zeros((factors + 1, n_items), np.float32)
-        starts[1][1:] = rng.normal(0.0, SPREAD, (factors, n_items))
-        sizes = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=n_items)
-        self.users = Side(layout_of(problem.users), sizes[0] > 0, factors=factors, start=starts[0])
-        self.items = Side(layout_of(problem.items), sizes[1] > 0, factors=factors, start=starts[1])
-        self.user_of = np.repeat(np.arange(n_users), sizes[0])
-        self.is_label, self.n = problem.is_label, len(matrix.data)
-        self.examples = Examples(
-            matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), np.ones(self.n, np.float32)
-        )
-        self.halves = matrix.data - np.float32(0.5) if self.is_label else None  # label - 1/2
+        offsets, items, _ = problem.examples
+        n_users, n_items = len(offsets) - 1, problem.n_items
+        start = np.zeros((factors + 1, n_items), np.float32)
+        start[1:] = rng.normal(0.0, SPREAD, (factors, n_items))
+        nobody = np.zeros((factors + 1, n_users), np.float32)
+        occurring = np.diff(offsets) > 0, np.bincount(items, minlength=n_items) > 0
+        self.users = Side(problem.users, occurring[0], factors=factors, start=nobody)
+        self.items = Side(problem.items, occurring[1], factors=factors, start=start)
+        self.problem, self.weights = problem, problem.examples.weights
         self.memory = _memory(n_users, n_items)
         # Users begin at 0, and so does every prediction.
-        self.residuals = matrix.data.astype(np.float32)
+        self.residuals = problem.targets.astype(np.float32)
         self.offset, self.noise, self.progress = 0.0, 1.0, 0.0
-        if self.halves is not None:
-            self._reweigh()
+        if problem.is_label:
+            self._reweigh(np.zeros(len(self.residuals)))
 
     def epoch(self, *, reg: float, rate: float) -> None:
         """Every coordinate, then noise, priors and the offset."""
         steps = Steps(1.0 / self.noise, reg, rate)
         users, items = self.users, self.items
         epoch(
-            self.examples,
+            self.problem.examples._replace(weights=read_only(self.weights)),
             self.residuals,
             users.layout,
             users.posterior,
@@ -136,11 +145,11 @@ class Member:
             steps,
         )
         self._centre()
-        if self.halves is not None:
-            self._reweigh()
+        if self.problem.is_label:
+            self._reweigh(((self.problem.targets - 0.5) / self.weights - self.residuals).astype(np.float64))
         else:
             squares = np.square(self.residuals, dtype=np.float64).sum()
-            self.noise = float((squares + self.memory.variance.sum()) / self.n)
+            self.noise = float((squares + self.memory.variance.sum()) / len(self.residuals))
         self.progress += rate
         if self.progress > WARM:
             users.learn_priors(rate)
@@ -154,24 +163,19 @@ class Member:
         return found
 
     def _centre(self) -> None:
-        weights = self.examples.weights
-        step = float(np.dot(weights, self.residuals.astype(np.float64)) / weights.sum(dtype=np.float64))
+        weights = self.weights.astype(np.float64)
+        step = float(np.dot(weights, self.residuals) / weights.sum())
         self.offset += step
         self.residuals -= np.float32(step)
 
-    def _reweigh(self) -> None:
-        """The bound at the logits as they are now."""
-        assert self.halves is not None  # noqa: S101  for labels alone
-        weights = self.examples.weights
-        if self.progress == 0.0 and not self.memory.variance.any():
-            logits = np.zeros(self.n)
-        else:
-            logits = self.halves / weights - self.residuals
-        totals = np.bincount(self.user_of, weights, minlength=len(self.memory.variance))
-        variances = (self.memory.variance / np.maximum(totals, 1e-12))[self.user_of]
-        spread = np.maximum(np.sqrt(np.square(logits, dtype=np.float64) + variances), 1e-3)
-        weights[:] = np.tanh(spread / 2) / (2 * spread)
-        self.residuals[:] = self.halves / weights - logits
+    def _reweigh(self, logits: Doubles) -> None:
+        """Take the bound at these logits, float64 (n,): new weights, and residuals of the targets that go with it."""
+        users = np.repeat(np.arange(len(self.memory.variance)), np.diff(self.problem.examples.offsets))
+        totals = np.bincount(users, self.weights, minlength=len(self.memory.variance))
+        variances = self.memory.variance / np.maximum(totals, np.finfo(np.float64).tiny)
+        spread = np.maximum(np.sqrt(np.square(logits) + variances[users]), 1e-3)
+        self.weights = (np.tanh(spread / 2) / (2 * spread)).astype(np.float32)
+        self.residuals = ((self.problem.targets - 0.5) / self.weights - logits).astype(np.float32)
 
 
 def _memory(n_users: int, n_items: int) -> Memory:

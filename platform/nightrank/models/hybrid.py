@@ -37,13 +37,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array, hstack
 from scipy.special import digamma
 
+from nightrank.compiled import read_only
 from nightrank.data.features import Features, SideFeatures
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
@@ -93,15 +93,15 @@ def _task(interactions: Interactions, params: Params, how: Fitting) -> Task:
         user_table=Table(vectors[0], np.ones_like(vectors[0])),
         item_table=Table(vectors[1], np.ones_like(vectors[1])),
         pairs=Pairs(
-            offsets=_read_only(matrix.indptr, np.int64),
-            items=_read_only(matrix.indices, np.int32),
-            users=_read_only(interactions.pair_users(), np.int32),
-            weights=_read_only(matrix.data, np.float32),
+            offsets=read_only(matrix.indptr, np.int64),
+            items=read_only(matrix.indices, np.int32),
+            users=read_only(interactions.pair_users(), np.int32),
+            weights=read_only(matrix.data, np.float32),
             order=order,
-            pool=_read_only(occurring, np.int32),
+            pool=read_only(occurring, np.int32),
         ),
         batch=Batch(np.empty(size, np.int32), np.empty(size, np.float32), np.empty(size, np.float32)),
-        rank_weights=_read_only(rank_weights(len(occurring)), np.float32),
+        rank_weights=read_only(rank_weights(len(occurring)), np.float32),
         is_warp=params["loss"] == "warp",
         n_most=int(np.diff(items.indptr).max()),
         rate=np.float32(params["learning_rate"]),
@@ -211,14 +211,7 @@ def _sums(side: Side, vectors: Floats) -> Floats:
 
 def _rows(matrix: csr_matrix) -> Side:
     return Side(
-        _read_only(matrix.indptr, np.int64),
-        _read_only(matrix.indices, np.int32),
-        _read_only(matrix.data, np.float32),
+        read_only(matrix.indptr, np.int64),
+        read_only(matrix.indices, np.int32),
+        read_only(matrix.data, np.float32),
     )
-
-
-def _read_only(array: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
-    """A view of the array, contiguous and of this kind, that cannot be written: what compiled code is made for."""
-    view = np.ascontiguousarray(array, dtype=kind).view()
-    view.flags.writeable = False
-    return view

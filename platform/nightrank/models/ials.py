@@ -29,13 +29,13 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from nightrank.compiled import read_only
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 from nightrank.models.factor_model import FactorModel, Params, factor_model
@@ -152,8 +152,8 @@ def solve(
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which is found at the end
         regs = objective.regs(np.diff(cells.offsets), len(others)).astype(np.float32)
         blocks = _blocks(objective.unobserved_weight * gramian, block)
-    own_cells = Cells(*(_read_only(array) for array in cells))
-    task = Task(own_cells, _read_only(others), _read_only(blocks), _read_only(regs), result)
+    own_cells = Cells(*(read_only(array) for array in cells))
+    task = Task(own_cells, read_only(others), read_only(blocks), read_only(regs), result)
     with ThreadPoolExecutor(threads) as pool:
         for row in pool.map(lambda part: sweep(task, *part), _parts(cells.offsets)):
             if row != NONE:
@@ -197,8 +197,8 @@ def loss(cells: Cells, users: Floats, items: Floats, *, objective: Objective, th
     total = objective.unobserved_weight * float(squares.sum())
     for vectors, others, counts in ((users, items, n_cells[0]), (items, users, n_cells[1])):
         total += float(objective.regs(counts, len(others)) @ np.square(vectors, dtype=np.float64).sum(axis=1))
-    matrices = _read_only(users), _read_only(items)
-    own_cells = Cells(*(_read_only(array) for array in cells))
+    matrices = read_only(users), read_only(items)
+    own_cells = Cells(*(read_only(array) for array in cells))
     with ThreadPoolExecutor(threads) as pool:
         return total + sum(
             pool.map(lambda part: squared_errors(own_cells, *matrices, *part), _parts(cells.offsets))
@@ -220,13 +220,6 @@ def _parts(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
     work = offsets - offsets[0] + _ROW_CELLS * np.arange(len(offsets))
     ends = np.unique(np.r_[np.searchsorted(work, np.arange(0, work[-1], _TASK_CELLS)), len(offsets) - 1])
     return [(int(first), int(last)) for first, last in itertools.pairwise(ends)]
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view of the array, contiguous, that cannot be written: compiled code is made for one kind of arrays."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 def _singular(objective: Objective, row: int) -> DataError:
