@@ -7,7 +7,8 @@ It is the exact minimiser of what training minimises over one user with the item
     ials    the user's part of its loss, as `ials.project` solves it; n_row is the number of the user's items
     svd     sum over all items of (r - u.v)^2, r the ratings less their mean, 0 where there is none
 
-A user without events gets a vector of zeros. The other families have no such problem to solve, and no fold-in.
+A user without events gets a vector of zeros. bpr, lmf and hybrid have no such problem to solve; that of fm needs its
+priors and its noise, which a model does not keep: no fold-in.
 """
 
 from __future__ import annotations
