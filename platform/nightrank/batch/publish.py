@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import implicit
+import numba
 import numpy as np
 import pyarrow as pa
 import ray
@@ -185,6 +186,7 @@ def _versions() -> dict[str, str]:
         "scipy": scipy.__version__,
         "pyarrow": pa.__version__,
         "implicit": implicit.__version__,
+        "numba": numba.__version__,  # compiles fm, hybrid, ials and the engine
     }
 
 
