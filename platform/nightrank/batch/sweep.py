@@ -224,7 +224,7 @@ class _Progress(Callback):  # type: ignore[misc]
             spec, seed=self.seed, origin="search"
         )
         if record["state"] not in ENDED:
-            self._ended(failed(record, "the process of the trial died each time (killed, or out of memory)"))
+            self._ended(failed(record, DIED))
 
     def _ended(self, record: Record | None) -> None:
         if record is None or record["trial"] in self.done:
