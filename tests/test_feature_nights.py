@@ -55,6 +55,8 @@ def test_a_night_ends_in_a_release_with_its_features(night: tuple[str, made.Publ
     verify(published.store, published.release.id)
     assert card.link == LINKS[name]
     assert card.bounds == ((1.0, 5.0) if name == "fm rating" else None)
+    assert card.label == ("weight>=4" if name == "fm label" else None)
+    assert published.release.manifest.label == card.label
     assert [column.name for column in card.user_features] == ["age", "gender"]
     assert card.user_features[1].values == ("f", "m")
     features = published.release.model.user_features
@@ -184,13 +186,18 @@ def test_who_stands_in_for_a_recipe_that_cannot_give_the_metric(
     train = {"model": "fm", "params": FM | {"task": task}}
     given = {"store": before.store.url, "objective": objective, "train": train, **more}
     run = open_run(made.make_job(tmp_path / "later", users=made.make_users(), **given))
-    recipe = _baseline(run)
+    recipe, why_not = _baseline(run)
     if stands_in is None:
-        assert (recipe.family, recipe.release) == ("als", before.release.id)
+        assert (recipe.family, recipe.release, why_not) == ("als", before.release.id, None)
         assert "stands in" not in caplog.text
     else:
         assert (recipe.family, recipe.params, recipe.release) == (stands_in, {"task": task}, None)
         assert f"cannot give {objective['metric']}: mean stands in for it" in caplog.text
+        assert why_not is not None
+        assert (why_not["release"], why_not["reason"]) == (
+            before.release.id,
+            f"cannot give {objective['metric']}",
+        )
         on_test = values_on_test(run.job, run.inputs, [recipe], threads=1)
         assert np.isfinite(on_test.values[0]).any()
 

@@ -109,6 +109,7 @@ def _assemble(run: Run, still: Callable[[], None]) -> Manifest:
         run_key=run.key,
         family=model.card.family,
         params=model.card.params,
+        label=model.card.label,
         seed=model.card.seed,
         model_hash=model.card.model_hash,
         data_fingerprint=run.record.data_fingerprint,
