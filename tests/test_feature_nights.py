@@ -96,6 +96,9 @@ def test_an_item_that_nobody_has_is_an_item_of_the_release(night: tuple[str, mad
     assert row is not None
     assert release.model.card.n_items == made.N_ITEMS + 1
     assert release.model.popularity[row] == 0
+    structure = release.manifest.gates["structure"]
+    assert (structure["new_items"], structure["new_items_recommended"]) == (1, 1)
+    assert 0 < structure["coverage"] <= 1
     assert release.title(row) is not None
     items, cosines = release.similar(row)
     assert len(items) == 10
@@ -240,3 +243,25 @@ def test_an_item_table_of_features_alone_is_enough(tmp_path: Path) -> None:
     assert release.model.card.user_features is None
     assert release.titles is None
     assert prepare(release).release is release
+
+
+def test_a_large_item_table_does_not_close_the_gate(tmp_path: Path) -> None:
+    """Twenty times as many items without events as with some: what is asked of coverage is asked of the latter."""
+    table, n_new = made.make_items(), 20 * made.N_ITEMS
+    new = pa.table(
+        {
+            "item_id": pa.array(range(2_000_000, 2_000_000 + n_new), table["item_id"].type),
+            "title": pa.array(["new"] * n_new, table["title"].type),
+            "genres": pa.array(["Western"] * n_new, table["genres"].type),
+        }
+    )
+    items = pa.concat_tables([table, new])
+    gate = {"min_coverage": 0.2}
+    published = made.published_release(
+        tmp_path, items=items, users=made.make_users(), gate=gate, **NIGHTS["hybrid"]
+    )
+    structure = published.release.manifest.gates["structure"]
+    assert structure["new_items"] == n_new + 1
+    assert 0.2 <= structure["coverage"] <= 1
+    shown = structure["coverage"] * made.N_ITEMS + structure["new_items_recommended"]
+    assert shown / published.release.model.card.n_items < 0.2  # the share of all, which would refuse it

@@ -89,8 +89,8 @@ def _assemble(run: Run, still: Callable[[], None]) -> Manifest:
         expected_users=model.card.n_users,
         rows=scored["rows"],
         empty_users=scored["empty_users"],
-        distinct_items=int(recommended.sum()),
-        n_items=model.card.n_items,
+        recommended=recommended,
+        has_events=model.popularity > 0,
         min_coverage=run.job.gate.min_coverage,
     ).as_dict()
     if not decision["passed"]:
