@@ -205,7 +205,7 @@ _FM = Family(
             "factors": Param(int, 1, 64, Choices((32, 64, 128)), maximum=4096),
             # L2 regularisation on top of the priors that are learned; ratings are standardised.
             "reg": Param(float, 0.0, 0.0, Choices((0.0, 0.3, 1.0))),
-            # The part of the way to its optimum that a coordinate goes in a step; below 1 it takes more epochs.
+            # The part of the way to its optimum that a coordinate goes in the first epoch, doubled with every epoch.
             "learning_rate": Param(float, 0.0, 1.0, Choices((1.0,)), minimum_allowed=False, maximum=1.0),
             # Rounds over all coordinates.
             "epochs": Param(int, 1, 30, Choices((20, 30)), maximum=10_000),
