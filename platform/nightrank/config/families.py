@@ -206,7 +206,7 @@ _FM = Family(
             # L2 regularisation on top of the priors that are learned; ratings are standardised.
             "reg": Param(float, 0.0, 0.0, Choices((0.0, 0.3, 1.0))),
             # The part of the way to its optimum that a coordinate goes in the first epoch, doubled with every epoch.
-            "learning_rate": Param(float, 0.0, 1.0, Choices((1.0,)), minimum_allowed=False, maximum=1.0),
+            "learning_rate": Param(float, 0.0, 0.1, Choices((0.1,)), minimum_allowed=False, maximum=1.0),
             # Rounds over all coordinates.
             "epochs": Param(int, 1, 30, Choices((20, 30)), maximum=10_000),
             # A rating, or the probability of the class that the job's `label` makes of the weight.
