@@ -95,6 +95,8 @@ MANY = [*range(100), 2**53 + 1]
         ([float("nan"), None], [None, None]),
         (pa.nulls(2, pa.int64()), [None, None]),
         ([1e20, 1e30], [1e20, 1e30]),
+        ([1] * 2000 + MANY, [1.0] * 2000 + [*map(float, MANY)]),
+        ([1.0] * 2000 + [0.5], [1.0] * 2000 + [0.5]),
     ],
 )
 def test_numbers_that_measure(tmp_path: Path, values: Any, found: list[Any]) -> None:

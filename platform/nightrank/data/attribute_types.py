@@ -103,16 +103,22 @@ def named_or_measured(
     values: 0 where not known. Decided by the whole table, so that a column is of one kind in every fit; and by the
     values alone, for one that is missing makes floats of whole numbers (pandas).
     """
-    given = values[known]
-    is_whole = given.dtype == np.int64 or bool(
-        np.all((given == np.floor(given)) & (np.abs(given) <= _WHOLE_FLOAT))
-    )
-    if is_whole and len(given):
-        distinct = np.sort(pc.unique(pa.array(given.astype(np.int64))).to_numpy())
-        if len(distinct) <= MOST_WHOLE:
-            texts = [str(value) for value in distinct.tolist()]
-            order = sorted(range(len(texts)), key=texts.__getitem__)
-            codes = np.argsort(order)[np.searchsorted(distinct, given)].astype(np.int32)
-            ends = np.r_[0, np.cumsum(known)].astype(np.int64)
-            return Categories(name, tuple(texts[place] for place in order), ends, codes)
+    distinct = _few_whole(values[known])
+    if distinct is not None:
+        texts = [str(value) for value in distinct.tolist()]
+        order = sorted(range(len(texts)), key=texts.__getitem__)
+        codes = np.argsort(order)[np.searchsorted(distinct, values[known])].astype(np.int32)
+        ends = np.r_[0, np.cumsum(known)].astype(np.int64)
+        return Categories(name, tuple(texts[place] for place in order), ends, codes)
     return Numbers(name, values.astype(np.float64), known)
+
+
+def _few_whole(given: NDArray[np.int64 | np.float64]) -> NDArray[np.int64] | None:
+    """The distinct values, int64 and ascending, where all are whole and they are few; None otherwise."""
+    # Of many, the first rows have many as a rule: no table of all of them is needed.
+    if not 0 < len(np.unique(given[:1_000])) <= MOST_WHOLE:
+        return None
+    if given.dtype != np.int64 and not np.all((given == np.floor(given)) & (np.abs(given) <= _WHOLE_FLOAT)):
+        return None
+    distinct = np.sort(pc.unique(pa.array(given.astype(np.int64))).to_numpy())
+    return distinct if len(distinct) <= MOST_WHOLE else None
