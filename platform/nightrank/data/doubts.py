@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from nightrank.config.events import WeighingConfig
 from nightrank.data.events import Events
 from nightrank.data.interactions import Interactions
-from nightrank.data.metadata_counts import MetadataCounts
 
 FEW_PAIRS = 1_000  # below, a metric over held-out pairs is mostly chance
 MOST = 0.5  # the share of weight, events or users that counts as most
@@ -38,7 +37,6 @@ def doubts_of(
     *,
     types: Mapping[str, int],
     n_duplicates: int,
-    metadata: MetadataCounts | None = None,
 ) -> Iterator[Doubt]:
     """The doubts that hold, in a fixed order. found: what training would see, None where nothing is left."""
     yield from _of_counts(events, found)
@@ -59,8 +57,6 @@ def doubts_of(
             f"{n_duplicates} rows ({share:.1%}) repeat an earlier one, time included; they are kept and count again: "
             "was something exported twice?",
         )
-    if metadata is not None:
-        yield from _of_metadata(metadata)
 
 
 def _of_counts(events: Events, found: Interactions | None) -> Iterator[Doubt]:
@@ -143,29 +139,3 @@ def _of_times(events: Events, rules: WeighingConfig) -> Iterator[Doubt]:
             else ""
         )
         yield Doubt("future_times", f"{n_future} events lie more than a day in the future{decay}")
-
-
-def _of_metadata(counts: MetadataCounts) -> Iterator[Doubt]:
-    for name, side in (("user", counts.users), ("item", counts.items)):
-        if side is None:
-            continue
-        share = side.without_row / (side.with_events + side.without_row)
-        if share > MOST:
-            yield Doubt(
-                f"{name}s_without_row",
-                f"{share:.1%} of the {name}s with events have no row in the {name}s' table, hence no features; is it "
-                "the right table, with the right id column?",
-            )
-        for column in side.columns:
-            if column.values <= 1:
-                yield Doubt(
-                    f"constant_{name}_feature",
-                    f"the column '{column.name}' of the {name}s' table has {column.values} distinct value(s) where "
-                    "there are events: it tells nobody apart",
-                )
-            elif column.unique:
-                yield Doubt(
-                    f"unique_{name}_feature",
-                    f"the column '{column.name}' of the {name}s' table gives every row a category of its own, as an "
-                    f"id does: it tells nothing that the {name}'s own id does not",
-                )
