@@ -88,13 +88,21 @@ def mixed(state: int) -> int:
 
 
 def dense_sides(interactions: Interactions, *, ids: str) -> list[np.ndarray]:
-    """Of users and of items all features: a row's own, where it has events, then metadata."""
+    """Of users and of items all features: a row's own, where it has events, then metadata, whose columns share a
+    weight of 1 beside own ones."""
     known, sides = interactions.features or SideFeatures(), []
     occurs = (interactions.user_items.toarray() > 0).any(axis=0)
     for name, own, one in (("users", np.ones(N_USERS), known.users), ("items", occurs, known.items)):
-        parts = [np.diag(own.astype(float) if ids in ("both", name) else np.zeros(len(own)))]
-        sides.append(np.hstack(parts + ([] if one is None else [one.matrix.toarray().astype(float)])))
+        has_ids = ids in ("both", name)
+        parts = [np.diag(own.astype(float) if has_ids else np.zeros(len(own)))]
+        share = 1 / len(one.columns) if has_ids else 1
+        sides.append(np.hstack([*parts, one.matrix.toarray().astype(float) * share]))
     return sides
+
+
+def started_at(rows: np.ndarray, *, has_ids: bool) -> np.ndarray:
+    """The sums of squares to begin with: beside own features as many as share a feature."""
+    return np.maximum((rows != 0).sum(axis=0), 1) if has_ids else np.ones(rows.shape[1])
 
 
 def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -> tuple[np.ndarray, ...]:
@@ -110,7 +118,12 @@ def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -
         for side in sides
     ]
     tables[1] = np.hstack([tables[1], np.zeros((len(tables[1]), 1))])
-    squares = [np.ones_like(table) for table in tables]
+    squares = [
+        np.ones_like(table) * started_at(side[rows], has_ids=params["ids"] in ("both", name))[:, None]
+        for name, table, side, rows in zip(
+            ("users", "items"), tables, sides, (held.any(1), pool), strict=True
+        )
+    ]
     order, owners = np.empty(matrix.nnz, np.int32), interactions.pair_users()
 
     def move(side: int, slopes: np.ndarray, values: np.ndarray) -> None:
@@ -149,7 +162,7 @@ def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -
                 move(1, pull * vector, gap)
                 move(0, pull * between[:d], sides[0][user])
     users, items = sides[0] @ tables[0], sides[1] @ tables[1]
-    return users, items[:, :d], items[:, d]
+    return users, items[:, :d], items[:, d], tables[0][N_USERS:]
 
 
 @pytest.mark.parametrize("loss", ["bpr", "warp"])
@@ -161,11 +174,13 @@ def test_a_fit_equals_plain_loops(loss: str, ids: str, size: int, monkeypatch: p
     monkeypatch.setattr(hybrid, "FEWEST", 1)
     interactions = data(known=both_sides())
     model = fitted(interactions, loss=loss, ids=ids)
-    users, items, biases = looped(interactions, seed=3, size=size, loss=loss, ids=ids)
+    users, items, biases, of_features = looped(interactions, seed=3, size=size, loss=loss, ids=ids)
     np.testing.assert_allclose(model.user_vectors, users, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(model.item_vectors, items, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(model.item_bias, biases, rtol=1e-3, atol=1e-5)
-    assert np.abs(users).max() > 0.2  # it has moved
+    of_new_users = of_features / (2 if ids in ("both", "users") else 1)  # two columns share 1
+    np.testing.assert_allclose(model.user_features.vectors, of_new_users, rtol=1e-3, atol=1e-5)
+    assert np.abs(biases).max() > 0.05  # it has moved
 
 
 @pytest.mark.parametrize("n_items", [1, 2, 5, 1000])
