@@ -4,17 +4,17 @@
     python benchmarks/hybrid.py --seeds 0,1,2 --movielens ml-latest-small
 
 Every rating of five stars is an event of weight 1, a fifth of them is held out at random, and all parameters are the
-families' defaults, but that hybrid with the loss bpr has the family bpr's reg, 0.01. MovieLens 100K is fetched where it
-is missing; --movielens names a folder with a ratings.csv and a movies.csv as GroupLens publishes them, of any size, to
-be measured too.
+families' defaults, but that hybrid with the loss bpr has the family bpr's reg, 0.01. MovieLens 100K is fetched
+where it is missing; --movielens names a folder with a ratings.csv and a movies.csv as GroupLens publishes them, of
+any size, to be measured too.
 
 A user's value is the mean over the seeds' splits; a difference is paired by user, with its 95% bootstrap interval.
 The first table is what `nightrank evaluate` measures: with genres the whole catalogue is ranked, without them train's
 items, and a held-out item that is not among them counts as last. In the second both rank train's items, so that
-metadata is all that sets the models apart; `users` are age, gender and occupation, in MovieLens 100K. The third: held-out pairs whose item nobody has in train, in a ranking of
-the whole catalogue; without genres such an item has no place. The fourth: seconds of an epoch, the fastest of five,
-on made events (`data synth scale --users 6000 --items 4000 --events 1000000`), with up to four random genres an item;
-the peer is `implicit`'s bpr, on one thread.
+metadata is all that sets the models apart; users of MovieLens 100K have age, gender and occupation. The third:
+held-out pairs whose item nobody has in train, in a ranking of the whole catalogue; without genres such an item has no
+place. The fourth: seconds of an epoch, the fastest of five, on made events (`data synth scale --users 6000 --items 4000
+--events 1000000`), with up to four random genres an item; the peer is `implicit`'s bpr, on one thread.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ Tables = dict[str, tuple[Path, SideColumns]]
 
 
 def five_stars(folder: Path | None) -> tuple[str, pa.Table, Tables]:
-    """A name, events of five stars (user, item), and the tables of items and users; of a folder, or MovieLens 100K."""
+    """A name, events of five stars (user, item), and the tables of metadata; of a folder, or MovieLens 100K."""
     if folder is None:
         files = fetch("movielens-100k", nightrank_home() / "data" / "movielens-100k")
         rated, names, name = pq.read_table(files.events), ("user_id", "item_id", "weight"), "MovieLens 100K"
