@@ -13,8 +13,8 @@ The first table is what `nightrank evaluate` measures: with genres the whole cat
 items, and a held-out item that is not among them counts as last. In the second both rank train's items, so that
 metadata is all that sets the models apart; users of MovieLens 100K have age, gender and occupation. The third:
 held-out pairs whose item nobody has in train, in a ranking of the whole catalogue; without genres such an item has no
-place. The fourth: seconds of an epoch, the fastest of five, on made events (`data synth scale --users 6000 --items 4000
---events 1000000`), with up to four random genres an item; the peer is `implicit`'s bpr, on one thread.
+place. The fourth: seconds of an epoch, the fastest of five, on made events (`data synth scale --users 6000
+--items 4000 --events 1000000`), with up to four random genres an item; the peer is `implicit`'s bpr, on one thread.
 """
 
 from __future__ import annotations
