@@ -1,19 +1,20 @@
-"""hybrid with genres against without, on five-star ratings of MovieLens; and what an epoch takes.
+"""hybrid with metadata against without, on five-star ratings of MovieLens; and what an epoch takes.
 
     make bench
     python benchmarks/hybrid.py --seeds 0,1,2 --movielens ml-latest-small
 
 Every rating of five stars is an event of weight 1, a fifth of them is held out at random, and all parameters are the
-families' defaults. MovieLens 100K is fetched where it is missing; --movielens names a folder with a ratings.csv and a
-movies.csv as GroupLens publishes them, of any size, to be measured too.
+families' defaults, but that hybrid with the loss bpr has the family bpr's reg, 0.01. MovieLens 100K is fetched
+where it is missing; --movielens names a folder with a ratings.csv and a movies.csv as GroupLens publishes them, of
+any size, to be measured too.
 
 A user's value is the mean over the seeds' splits; a difference is paired by user, with its 95% bootstrap interval.
 The first table is what `nightrank evaluate` measures: with genres the whole catalogue is ranked, without them train's
 items, and a held-out item that is not among them counts as last. In the second both rank train's items, so that
-genres are all that sets the models apart. The third: held-out pairs whose item nobody has in train, in a ranking of
-the whole catalogue; without genres such an item has no place. The fourth: seconds of an epoch, the fastest of five,
-on made events (`data synth scale --users 6000 --items 4000 --events 1000000`), with up to four random genres an item;
-the peer is `implicit`'s bpr, on one thread.
+metadata is all that sets the models apart; users of MovieLens 100K have age, gender and occupation. The third:
+held-out pairs whose item nobody has in train, in a ranking of the whole catalogue; without genres such an item has no
+place. The fourth: seconds of an epoch, the fastest of five, on made events (`data synth scale --users 6000
+--items 4000 --events 1000000`), with up to four random genres an item; the peer is `implicit`'s bpr, on one thread.
 """
 
 from __future__ import annotations
@@ -53,41 +54,58 @@ from nightrank.quality.names import parse_metrics
 
 METRICS = ("precision@5", "rank_auc")
 GENRES = "| events | model | precision@5, genres | without | difference | rank_auc, genres | without | difference |"
-SAME = GENRES.replace("| events |", "| events, train's items |")
+SAME = (
+    "| events, train's items | model | with | precision@5, with it | without | difference "
+    "| rank_auc, with it | without | difference |"
+)
 NEW = "| events | model | held-out pairs of new items | rank_auc |"
 EPOCH = "| model | features | 1 thread, s | {threads} threads, s | `implicit`'s bpr, s | ratio of 1 thread |"
-LOSSES = ("warp", "bpr")
+LOSSES = {"warp": {}, "bpr": {"reg": FAMILIES["bpr"].defaults()["reg"]}}
 PEERS = ("popularity", "bpr", "ials")
+WITH = ("genres", "users", "users, genres")
 Values = dict[str, np.ndarray]
+Tables = dict[str, tuple[Path, SideColumns]]
 
 
-def five_stars(folder: Path | None) -> tuple[str, pa.Table, Path, SideColumns]:
-    """A name, events of five stars (user, item), and the items' table; of a folder, or MovieLens 100K."""
+def five_stars(folder: Path | None) -> tuple[str, pa.Table, Tables]:
+    """A name, events of five stars (user, item), and the tables of metadata; of a folder, or MovieLens 100K."""
     if folder is None:
         files = fetch("movielens-100k", nightrank_home() / "data" / "movielens-100k")
-        rated, names = pq.read_table(files.events), ("user_id", "item_id", "weight")
-        name, items, columns = "MovieLens 100K", files.items, SideColumns("item_id", ("genres",))
+        rated, names, name = pq.read_table(files.events), ("user_id", "item_id", "weight"), "MovieLens 100K"
+        tables = {
+            "items": (files.items, SideColumns("item_id", ("genres",))),
+            "users": (files.users, SideColumns("user_id", ("age", "gender", "occupation"))),
+        }
     else:
         rated, names = pc_csv.read_csv(folder / "ratings.csv"), ("userId", "movieId", "rating")
-        name, items, columns = folder.name, folder / "movies.csv", SideColumns("movieId", ("genres",))
+        name, tables = folder.name, {"items": (folder / "movies.csv", SideColumns("movieId", ("genres",)))}
     liked = rated.filter(pc.greater_equal(rated[names[2]], 5.0)).select(names[:2])
-    return name, liked.rename_columns(["user", "item"]), items, columns
+    return name, liked.rename_columns(["user", "item"]), tables
 
 
 class Held:
-    """One split: train with genres for the whole catalogue and for its own items alone, and the truth."""
+    """One split: train with genres for the whole catalogue and, of each WITH, for its own items; and the truth."""
 
-    def __init__(self, liked: pa.Table, items: Path, columns: SideColumns, *, seed: int) -> None:
+    def __init__(self, liked: pa.Table, tables: Tables, *, seed: int) -> None:
         is_held = np.random.default_rng(seed).random(len(liked)) < 0.2
         self.train = Interactions.from_arrow(
             liked.filter(pa.array(~is_held)), columns={"user": "user", "item": "item"}
         )
-        metadata = Metadata(items=read_table([items], columns, what="items", kind=self.train.item_ids.kind))
-        self.whole = with_features(self.train, metadata)
-        known = self.whole.features.items
+        kinds = {"items": self.train.item_ids.kind, "users": self.train.user_ids.kind}
+        read = {
+            side: read_table([file], columns, what=side, kind=kinds[side])
+            for side, (file, columns) in tables.items()
+        }
+        known = with_features(self.train, Metadata(**read))
+        self.whole = replace(known, features=replace(known.features, users=None))
         own = self.whole.item_ids.rows_of(self.train.item_ids.array)
-        of_own = Features(known.matrix[own], known.columns)
-        self.with_genres = replace(self.train, features=SideFeatures(items=of_own))
+        items, users = known.features.items, known.features.users
+        of_own = Features(items.matrix[own], items.columns)
+        sides = (SideFeatures(items=of_own), SideFeatures(users=users), SideFeatures(users, of_own))
+        self.same = {
+            label: replace(self.train, features=features)
+            for label, features in zip(WITH, sides if users is not None else sides[:1], strict=False)
+        }
         held = liked.filter(pa.array(is_held))
         self.users = self.train.user_ids.rows_of(held["user"])
         self.rows = self.train.item_ids.rows_of(held["item"])
@@ -158,17 +176,17 @@ def cell(one: Estimate, *, sign: str = "") -> str:
 
 def quality(folder: Path | None, seeds: list[int]) -> tuple[list[str], list[str], list[str]]:
     """Rows of the first three tables, of one data set."""
-    name, liked, items, columns = five_stars(folder)
+    name, liked, tables = five_stars(folder)
     means: dict[tuple[str, str, str], Means] = {}
     new: dict[str, tuple[Means, list[int]]] = {loss: (Means(), []) for loss in LOSSES}
     for seed in seeds:
-        held = Held(liked, items, columns, seed=seed)
+        held = Held(liked, tables, seed=seed)
         cases = [(family, "without", family, held.train, held.truth(), {}) for family in PEERS]
         for loss in LOSSES:
-            label, change = f"hybrid, {loss}", {"loss": loss}
+            label, change = f"hybrid, {loss}", {"loss": loss} | LOSSES[loss]
             cases += [
                 (label, "whole", "hybrid", held.whole, held.truth_in_whole(), change),
-                (label, "same", "hybrid", held.with_genres, held.truth(), change),
+                *((label, side, "hybrid", data, held.truth(), change) for side, data in held.same.items()),
                 (label, "without", "hybrid", held.train, held.truth(), change),
             ]
         for label, side, family, data, truth, change in cases:
@@ -176,7 +194,7 @@ def quality(folder: Path | None, seeds: list[int]) -> tuple[list[str], list[str]
                 means.setdefault((label, side, metric), Means()).add(data, values)
         for loss, (of_new, counts) in new.items():
             truth = held.truth_in_whole(of_new=True)
-            given = {"seed": seed, "metrics": ("rank_auc",), "loss": loss}
+            given = {"seed": seed, "metrics": ("rank_auc",), "loss": loss} | LOSSES[loss]
             of_new.add(held.whole, measured("hybrid", held.whole, truth, **given)["rank_auc"])
             counts.append(truth.nnz)
     labels = [f"hybrid, {loss}" for loss in LOSSES]
@@ -185,15 +203,19 @@ def quality(folder: Path | None, seeds: list[int]) -> tuple[list[str], list[str]
         for loss, (of_new, counts) in new.items()
     ]
     return (
-        [row(name, label, "whole", means) for label in (*labels, *PEERS)],
-        [row(name, label, "same", means) for label in labels],
+        [row([name, label], label, "whole", means) for label in (*labels, *PEERS)],
+        [
+            row([name, label, side], label, side, means)
+            for label in labels
+            for side in WITH
+            if (label, side, METRICS[0]) in means
+        ],
         news,
     )
 
 
-def row(name: str, label: str, side: str, means: dict[tuple[str, str, str], Means]) -> str:
-    """A row of the first two tables; peers have no genres."""
-    cells = []
+def row(cells: list[str], label: str, side: str, means: dict[tuple[str, str, str], Means]) -> str:
+    """A row of the first two tables, that begins with these cells; peers have no metadata."""
     for metric in METRICS:
         without = means[label, "without", metric].values()
         found = f"{without.mean():.4f}"
@@ -202,7 +224,7 @@ def row(name: str, label: str, side: str, means: dict[tuple[str, str, str], Mean
             cells += [f"{both.mean():.4f}", found, cell(estimate(both - without), sign="+")]
         else:
             cells += ["", found, ""]
-    return f"| {name} | {label} | {' | '.join(cells)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def made(*, seed: int) -> Interactions:

@@ -15,9 +15,12 @@ from nightrank import errors
 from nightrank.batch.inputs import find_inputs, load_interactions, table_paths
 from nightrank.config.job import load_job
 from nightrank.data import csvlines, jsonlines
+from nightrank.data.attribute_reading import NEARLY
+from nightrank.data.attribute_types import MOST_WHOLE
+from nightrank.data.attributes import MISSING_TEXTS
 from nightrank.data.counts import Counts
 from nightrank.data.events import read_events
-from nightrank.data.features import MOST_WHOLE, with_features
+from nightrank.data.features import MOST_DEVIATIONS, with_features
 from nightrank.data.formats import SUPPORTED
 from nightrank.data.grouping import CHUNK_EVENTS
 from nightrank.data.metadata import read_metadata
@@ -141,7 +144,19 @@ def test_the_worked_example_of_features_is_recomputed(tmp_path: Path, side: str)
 
 def test_when_whole_numbers_are_categories_is_documented() -> None:
     """The page says the number that the product goes by."""
-    assert f"at most {MOST_WHOLE} distinct ones" in DATA
+    assert f"the table has at most {MOST_WHOLE} distinct ones" in DATA
+
+
+def test_what_is_missing_and_where_numbers_are_cut_is_documented() -> None:
+    """The page lists every text that is missing, and says the limit in each of its places, as do the other pages."""
+    (row,) = (cell for cell in column(DATA, "the column holds", "what it is") if cell.startswith("the texts"))
+    assert tuple(re.findall(r"`([^`]+)`", row)) == MISSING_TEXTS
+    far = f"{MOST_DEVIATIONS:g}"
+    assert f"cut to at most {far} either way" in DATA
+    assert f"more than {far} standard deviations from the mean" in DATA
+    assert f"at least {NEARLY:.0%} of the values" in DATA
+    assert f"counts as {far} standard deviations" in (ROOT / "docs/http.md").read_text()
+    assert f"cut to\n{far} either way" in (ROOT / "docs/release.md").read_text()
 
 
 def test_every_count_of_the_metadata_is_documented() -> None:
@@ -162,7 +177,8 @@ def test_the_report_of_the_data_check_is_documented_key_by_key() -> None:
     page = section(DATA, "Checking a job's events")
     names = [name for cell in column(page, "key", "what it is") for name in re.findall(r"\w+", cell)]
     assert names == [one.name for one in fields(Report)]
-    code = (ROOT / "platform/nightrank/data/doubts.py").read_text()
+    files = [ROOT / f"platform/nightrank/data/{name}.py" for name in ("doubts", "metadata_doubts")]
+    code = "".join(file.read_text() for file in files)
     found = set(re.findall(r'Doubt\(\s*f?"([\w{}]+)"', code))
     real = {
         name.replace("{name}", kind).replace("{column}", kind) for name in found for kind in ("user", "item")

@@ -55,7 +55,7 @@ def test_the_json_object_is_as_printed(tmp_path: Any, capsys: pytest.CaptureFixt
     assert list(example["metrics"]["ndcg@10"]) == list(found["metrics"]["ndcg@10"])
 
 
-@pytest.mark.parametrize("name", ["published", "svd", "hybrid"])
+@pytest.mark.parametrize("name", ["published", "svd", "hybrid", "fm"])
 def test_tables_are_those_that_the_benchmarks_print(name: str) -> None:
     """The header of each table is the benchmark's, and published figures are quoted alike in both."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
@@ -63,8 +63,11 @@ def test_tables_are_those_that_the_benchmarks_print(name: str) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for header in (module.GENRES, module.SAME, module.NEW) if name == "hybrid" else (module.TABLE,):
-        assert header in PAGE
+    headers = {"hybrid": ("GENRES", "SAME", "NEW"), "fm": ("QUALITY", "LABELS", "SPEED")}.get(
+        name, ("TABLE",)
+    )
+    for header in headers:
+        assert getattr(module, header) in PAGE
     if name == "published":
         rows = {row["model"]: row for row in rows_of(PAGE, "model", "NDCG@10")}
         for model, values in module.PUBLISHED.items():

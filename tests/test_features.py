@@ -12,11 +12,13 @@ import pytest
 
 from eventfiles import parquet
 from nightrank.config.metadata import SideColumns
-from nightrank.data.features import MOST_WHOLE, FeatureColumn, Features, encoded, with_features
+from nightrank.data.attribute_types import MOST_WHOLE
+from nightrank.data.attributes import MISSING_TEXTS
+from nightrank.data.features import MOST_DEVIATIONS, FeatureColumn, Features, encoded, with_features
 from nightrank.data.interactions import Interactions
 from nightrank.data.metadata import Metadata, MetadataTable, read_table
 
-NAMES = ("word", "tags", "whole", "real", "flag", "code")
+NAMES = ("word", "tags", "whole", "real", "flag", "code", "far")
 NAMES_AND_ID = ("id", *NAMES)
 
 
@@ -45,7 +47,8 @@ def random_rows(rng: np.random.Generator, ids: list[Any]) -> dict[str, Any]:
         "whole": pa.array(gaps(rng.integers(0, 1_000, n).tolist()), pa.int64()),
         "real": pa.array(gaps(rng.normal(3, 2, n).tolist()), pa.float64()),
         "flag": pa.array(gaps((rng.random(n) < 0.5).tolist()), pa.bool_()),
-        "code": pa.array(gaps(rng.integers(-6, 7, n).tolist()), pa.int64()),
+        "code": pa.array(gaps(rng.integers(-6, 7, n).tolist()), pa.float64()),
+        "far": pa.array(gaps((rng.standard_cauchy(n) * 10).tolist()), pa.float64()),
     }
 
 
@@ -55,12 +58,14 @@ def plain_loop(rows: dict[Any, dict[str, Any]], ids: list[Any], learn: set[Any])
     for name in NAMES:
         given = {one: rows[one][name] for one in ids if one in rows and rows[one][name] is not None}
         learned = [given[one] for one in ids if one in learn and one in given]
-        numeric = name == "real" or (name == "whole" and len(set(learned)) > MOST_WHOLE)
-        if numeric and learned:
+        every = {row[name] for row in rows.values()} - {None} if name == "whole" else set()
+        numeric = name in ("real", "far") or len(every) > MOST_WHOLE
+        if numeric and len(set(learned)) > 1:
             mean = sum(learned) / len(learned)
             scale = (sum((one - mean) ** 2 for one in learned) / len(learned)) ** 0.5
             columns.append(FeatureColumn(name, None, mean, scale))
-            dense.append([[(given[one] - mean) / scale if one in given else 0.0] for one in ids])
+            far = MOST_DEVIATIONS
+            dense.append([[min(max((given.get(one, mean) - mean) / scale, -far), far)] for one in ids])
             continue
         words = {
             one: list(dict.fromkeys(map(text, value if isinstance(value, list) else [value])))
@@ -76,7 +81,7 @@ def plain_loop(rows: dict[Any, dict[str, Any]], ids: list[Any], learn: set[Any])
 
 
 def text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")
 
 
 def assert_equal(found: Features, expected: Features) -> None:
@@ -136,15 +141,15 @@ def test_it_equals_a_plain_loop(tmp_path: Path, seed: int, key: Callable[[int], 
 def test_nothing_is_learned_from_who_has_no_interaction(tmp_path: Path) -> None:
     """Protects held-out and erased people: neither their words nor their numbers leave a trace."""
     found = interactions([1, 2, 2], [7, 7, 8])
-    alone = table(tmp_path, id=[1, 2], w=["a", "b"], x=[1.0, 3.0])
-    more = table(tmp_path, id=[2, 9, 1, 5], w=["b", "secret", "a", "a"], x=[3.0, 1e9, 1.0, -7.5])
+    alone = table(tmp_path, id=[1, 2], w=["a", "b"], x=[1.5, 3.5])
+    more = table(tmp_path, id=[2, 9, 1, 5], w=["b", "secret", "a", "a"], x=[3.5, 1e9, 1.5, -7.5])
     one, other = (with_features(found, Metadata(users=rows)).features for rows in (alone, more))
     assert one is not None
     assert other is not None
     assert one.users is not None
     assert other.users is not None
     assert one.users.columns == other.users.columns
-    assert one.users.columns[1] == FeatureColumn("x", None, 2.0, 1.0)
+    assert one.users.columns[1] == FeatureColumn("x", None, 2.5, 1.0)
     assert (one.users.matrix != other.users.matrix).nnz == 0
     assert one.items is None
 
@@ -152,7 +157,7 @@ def test_nothing_is_learned_from_who_has_no_interaction(tmp_path: Path) -> None:
 def test_what_only_cold_items_have_is_no_feature(tmp_path: Path) -> None:
     """An item without events gets what is known of it; its new category shares nothing of the weight."""
     found = interactions([1, 2], [7, 8])
-    rows = table(tmp_path, id=[9, 7, 8], w=["new|a", "a", "b"], x=[5.0, 1.0, 3.0], y=[1.5, None, None])
+    rows = table(tmp_path, id=[9, 7, 8], w=["new|a", "a", "b"], x=[5.5, 1.5, 3.5], y=[1.5, None, None])
     attached = with_features(found, Metadata(items=rows))
     assert attached.item_ids.array.to_pylist() == [7, 8, 9]
     assert attached.item_counts.tolist() == [1, 1, 0]
@@ -161,7 +166,7 @@ def test_what_only_cold_items_have_is_no_feature(tmp_path: Path) -> None:
     assert items is not None
     assert items.columns == (
         FeatureColumn("w", ("a", "b")),
-        FeatureColumn("x", None, 2.0, 1.0),
+        FeatureColumn("x", None, 2.5, 1.0),
         FeatureColumn("y", ()),
     )
     assert items.matrix.toarray().tolist() == [[1, 0, -1], [0, 1, 1], [1, 0, 3]]
@@ -177,21 +182,18 @@ def test_without_features_of_items_the_catalogue_stays(tmp_path: Path) -> None:
     assert attached.subset(np.array([True, False])).features is None
 
 
-@pytest.mark.parametrize("n", [MOST_WHOLE, MOST_WHOLE + 1])
-def test_whole_numbers_are_categories_while_they_are_few(tmp_path: Path, n: int) -> None:
-    """Counted among those with events; as categories they are in the order of texts, as every category."""
-    found = interactions(list(range(n)), [0] * n)
-    rows = table(tmp_path, id=list(range(n + 50)), x=list(range(n + 50)))
-    sides = with_features(found, Metadata(users=rows)).features
-    assert sides is not None
-    assert sides.users is not None
-    (column,) = sides.users.columns
-    if n > MOST_WHOLE:
-        assert (column.values, column.mean) == (None, (n - 1) / 2)
-    else:
-        assert column.values == tuple(sorted(map(str, range(n))))
-        assert sides.users.matrix.shape == (n, n)
-        assert [column.places[str(one)] for one in range(n)] == sides.users.matrix.indices.tolist()
+def test_a_column_is_of_one_kind_in_every_fit(tmp_path: Path) -> None:
+    """Validation, test and final fit see other rows: how many whole numbers there are is asked of the table."""
+    n = MOST_WHOLE + 1
+    for n_rows, is_number in ((n, True), (MOST_WHOLE, False)):
+        rows = Metadata(users=table(tmp_path, id=list(range(n_rows)), x=list(range(n_rows))))
+        for seen in (2, MOST_WHOLE, n):
+            sides = with_features(interactions(list(range(seen)), [0] * seen), rows).features
+            assert sides is not None
+            assert sides.users is not None
+            (column,) = sides.users.columns
+            assert (column.values is None) == is_number
+            assert is_number or column.n_features == min(seen, n_rows)
 
 
 def test_ids_in_64_bits_stay_apart(tmp_path: Path) -> None:
@@ -207,34 +209,64 @@ def test_ids_in_64_bits_stay_apart(tmp_path: Path) -> None:
         assert (places.tolist(), unknown) == (sides.users.matrix[[row]].indices.tolist(), [])
 
 
-@pytest.mark.parametrize(
-    ("values", "mean", "scale", "found"),
-    [
-        ([0.1, 0.1, 0.1], 0.1, 1.0, [0, 0, 0]),
-        ([1e-200, 3e-200, 2e-200], 2e-200, 1.0, [0, 0, 0]),
-        ([-3e38, 3e38, 0.0], 0.0, 6e38 / 6**0.5, [-(1.5**0.5), 1.5**0.5, 0]),
-    ],
-)
-def test_a_scale_is_never_zero_and_never_too_large(
-    tmp_path: Path, values: list[float], mean: float, scale: float, found: list[float]
-) -> None:
-    """A column of one value says nothing, and the smallest and largest numbers stay finite."""
-    rows = table(tmp_path, id=[1, 2, 3], x=values)
-    sides = with_features(interactions([1, 2, 3], [7, 7, 7]), Metadata(users=rows)).features
-    assert sides is not None
-    assert sides.users is not None
-    (column,) = sides.users.columns
-    assert (column.mean, column.scale) == pytest.approx((mean, scale))
-    np.testing.assert_allclose(sides.users.matrix.toarray()[:, 0], found, rtol=1e-6)
-
-
-def test_an_outlier_among_cold_items_stays_finite(tmp_path: Path) -> None:
-    """What training has not seen the like of may be far out, but is a number."""
-    rows = table(tmp_path, id=[7, 8, 9], x=[0.0, 1e-30, 3e38])
-    sides = with_features(interactions([1, 2], [7, 8]), Metadata(items=rows)).features
+@pytest.mark.parametrize("values", [[0.1, 0.1, 0.1], [1e-200, 3e-200, 2e-200], [0.1, None, None]])
+def test_of_one_value_nothing_is_learned(tmp_path: Path, values: list[float | None]) -> None:
+    """Nor of several that floats cannot tell apart: what another number means is not known, in a row or a request."""
+    rows = table(tmp_path, id=[7, 8, 9, 10], x=[*values, 99.5])
+    sides = with_features(interactions([1, 2, 3], [7, 8, 9]), Metadata(items=rows)).features
     assert sides is not None
     assert sides.items is not None
-    assert np.isfinite(sides.items.matrix.data).all()
+    assert sides.items.columns == (FeatureColumn("x", ()),)
+    assert sides.items.matrix.shape == (4, 0)
+    places, _, unknown = encoded(sides.items.columns, {"x": 99.5})
+    assert (places.tolist(), unknown) == ([], ["x=99.5"])
+
+
+@pytest.mark.parametrize(
+    ("learned", "cold", "found"),
+    [
+        ([0.5, 1.5], [999999.0, -999999.0, 6.0, -4.0, 3.25], [5, -5, 5, -5, 4.5]),
+        ([0.0, 1e-30], [3e38, -3e38, 1e37], [5, -5, 5]),
+        ([0.0, 4e-150], [3e38, -3e38], [5, -5]),
+        ([-3e38, 3e38], [3e38, -3e38, 0.0], [1, -1, 0]),
+        ([0.5] * 30 + [1e6 + 0.5], [0.5], [-(30**-0.5)]),
+    ],
+)
+def test_a_number_far_off_is_cut(
+    tmp_path: Path, learned: list[float], cold: list[float], found: list[float]
+) -> None:
+    """Of a row without events and in a request alike, and in a training row: a wrong number must not outweigh all."""
+    n = len(learned)
+    rows = table(tmp_path, id=list(range(n + len(cold))), x=[*learned, *cold])
+    sides = with_features(interactions([1] * n, list(range(n))), Metadata(items=rows)).features
+    assert sides is not None
+    assert sides.items is not None
+    numbers = sides.items.matrix.toarray()[:, 0]
+    np.testing.assert_allclose(numbers[n:], found, rtol=1e-6)
+    assert np.abs(numbers).max() <= MOST_DEVIATIONS
+    assert numbers[n - 1] == pytest.approx(MOST_DEVIATIONS if n > 2 else 1.0)
+    for number, expected in zip(cold, found, strict=True):
+        places, weights, unknown = encoded(sides.items.columns, {"x": number})
+        assert (places.tolist(), unknown) == ([0], [])
+        assert weights[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("number", [1e308, -1e308, 10**300])
+def test_a_number_far_off_in_a_request_is_cut(number: float) -> None:
+    """Whatever JSON can hold, with the smallest scale that there can be."""
+    column = FeatureColumn("x", None, -1.0, 5e-324)
+    _, weights, _ = encoded([column], {"x": number})
+    assert weights.tolist() == [np.copysign(MOST_DEVIATIONS, number)]
+
+
+def test_what_is_missing_in_a_table_is_so_in_a_request() -> None:
+    """A client that sends on what its own export wrote gets what the table would have got: nothing unknown."""
+    columns = [FeatureColumn("word", ("a", "b")), FeatureColumn("x", None, 1.0, 2.0)]
+    for one in (*MISSING_TEXTS, "", "  ", " None ", None, float("nan"), [], ["nan", ""]):
+        places, _, unknown = encoded(columns, {"word": one, "x": one})
+        assert (places.tolist(), unknown) == ([], [])
+    places, weights, unknown = encoded(columns, {"word": [" a ", "null", "none"], "x": "3"})
+    assert (places.tolist(), weights.tolist(), unknown) == ([0], [1.0], ["word=none", "x"])
 
 
 def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:

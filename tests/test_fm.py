@@ -233,12 +233,14 @@ def test_predictions_of_ratings_have_the_range_of_training() -> None:
 
 
 def test_reg_shrinks_and_a_small_rate_arrives_too() -> None:
-    """Protects reg and learning_rate: more reg, shorter vectors; a tenth of the rate and ten times the epochs."""
+    """Protects reg and learning_rate: more reg, shorter vectors; a rate as of gradient descent arrives too."""
     sizes = [np.linalg.norm(fitted(data(), reg=reg).item_vectors) for reg in (0.0, 1.0, 10.0, 1000.0)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.01 * sizes[0]
-    slow = predicted(fitted(data(), learning_rate=0.1, epochs=80))
-    assert np.sqrt(np.mean((slow - predicted(fitted(data()))) ** 2)) < 0.25
+    whole = predicted(fitted(data(), epochs=20))
+    for rate in (0.1, 0.001):
+        slow = predicted(fitted(data(), learning_rate=rate, epochs=30))
+        assert 0 < np.sqrt(np.mean((slow - whole) ** 2)) < 0.25
 
 
 @pytest.mark.parametrize("task", ["rating", "label"])
@@ -256,6 +258,17 @@ def test_threads_and_seeds(task: str) -> None:
 
 
 # Who is new
+
+
+def test_an_item_that_nobody_can_say_anything_of_is_a_typical_one() -> None:
+    """Protects what an item outside the catalogue is predicted as, the offset alone: new items have no bias."""
+    interactions = data(with_features=False)
+    matrix = interactions.user_items.copy()
+    matrix.resize((N_USERS, N_ITEMS + 1))
+    model = fitted(replace(interactions, user_items=matrix))
+    assert model.item_bias[-1] == pytest.approx(0.0, abs=1e-5)
+    assert not model.item_vectors[-1].any()
+    assert abs(np.median(model.item_bias[:-1])) < 0.5
 
 
 def test_a_new_user_is_the_sum_of_their_features() -> None:

@@ -32,7 +32,6 @@ OF_THE_DATA = {
     "unknown_category",
     "unknown_type",
     "invalid_id",
-    "invalid_features",
     "k_too_large",
     "invalid_overrides",
 }

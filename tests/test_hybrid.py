@@ -57,9 +57,7 @@ def data(*, seed: int = 0, weights: bool = True, known: SideFeatures | None = No
     )
     found = from_events(coded(table), combine="sum")
     assert found.user_items.shape == (N_USERS, N_ITEMS - N_COLD)
-    if known is None:
-        return found
-    return with_items(found, known)
+    return found if known is None else with_items(found, known)
 
 
 def with_items(found: Interactions, known: SideFeatures) -> Interactions:
@@ -88,13 +86,20 @@ def mixed(state: int) -> int:
 
 
 def dense_sides(interactions: Interactions, *, ids: str) -> list[np.ndarray]:
-    """Of users and of items all features: a row's own, where it has events, then metadata."""
+    """Of users and of items all features: own ones, where a row has events, then metadata by its weight."""
     known, sides = interactions.features or SideFeatures(), []
     occurs = (interactions.user_items.toarray() > 0).any(axis=0)
     for name, own, one in (("users", np.ones(N_USERS), known.users), ("items", occurs, known.items)):
-        parts = [np.diag(own.astype(float) if ids in ("both", name) else np.zeros(len(own)))]
-        sides.append(np.hstack(parts + ([] if one is None else [one.matrix.toarray().astype(float)])))
+        has_ids = ids in ("both", name)
+        parts = [np.diag(own.astype(float) if has_ids else np.zeros(len(own)))]
+        share = 1 / len(one.columns) if has_ids else 1
+        sides.append(np.hstack([*parts, one.matrix.toarray().astype(float) * share]))
     return sides
+
+
+def started_at(rows: np.ndarray, *, has_ids: bool) -> np.ndarray:
+    """The sums of squares to begin with: beside own features as many as share a feature."""
+    return np.maximum((rows != 0).sum(axis=0), 1) if has_ids else np.ones(rows.shape[1])
 
 
 def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -> tuple[np.ndarray, ...]:
@@ -110,7 +115,12 @@ def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -
         for side in sides
     ]
     tables[1] = np.hstack([tables[1], np.zeros((len(tables[1]), 1))])
-    squares = [np.ones_like(table) for table in tables]
+    squares = [
+        np.ones_like(table) * started_at(side[rows], has_ids=params["ids"] in ("both", name))[:, None]
+        for name, table, side, rows in zip(
+            ("users", "items"), tables, sides, (held.any(1), pool), strict=True
+        )
+    ]
     order, owners = np.empty(matrix.nnz, np.int32), interactions.pair_users()
 
     def move(side: int, slopes: np.ndarray, values: np.ndarray) -> None:
@@ -149,7 +159,7 @@ def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -
                 move(1, pull * vector, gap)
                 move(0, pull * between[:d], sides[0][user])
     users, items = sides[0] @ tables[0], sides[1] @ tables[1]
-    return users, items[:, :d], items[:, d]
+    return users, items[:, :d], items[:, d], tables[0][N_USERS:]
 
 
 @pytest.mark.parametrize("loss", ["bpr", "warp"])
@@ -161,11 +171,13 @@ def test_a_fit_equals_plain_loops(loss: str, ids: str, size: int, monkeypatch: p
     monkeypatch.setattr(hybrid, "FEWEST", 1)
     interactions = data(known=both_sides())
     model = fitted(interactions, loss=loss, ids=ids)
-    users, items, biases = looped(interactions, seed=3, size=size, loss=loss, ids=ids)
+    users, items, biases, of_features = looped(interactions, seed=3, size=size, loss=loss, ids=ids)
     np.testing.assert_allclose(model.user_vectors, users, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(model.item_vectors, items, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(model.item_bias, biases, rtol=1e-3, atol=1e-5)
-    assert np.abs(users).max() > 0.2  # it has moved
+    of_new_users = of_features / (2 if ids in ("both", "users") else 1)  # two columns share 1
+    np.testing.assert_allclose(model.user_features.vectors, of_new_users, rtol=1e-3, atol=1e-5)
+    assert np.abs(biases).max() > 0.05  # it has moved
 
 
 @pytest.mark.parametrize("n_items", [1, 2, 5, 1000])
@@ -319,6 +331,42 @@ def test_user_features_are_the_table_of_the_users_metadata() -> None:
     assert isinstance(fitted(data(known=known)).user_features, FeatureVectors)
     assert fitted(data()).user_features is None
     assert fitted(data(known=SideFeatures(items=known.items))).user_features is None
+
+
+def tastes(seed: int) -> tuple[Interactions, np.ndarray]:
+    """Of 150 users the 20 items of 80 that suit them, by three tastes; and which of them are held out."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(150, 3)) @ rng.normal(size=(3, 80)) + 0.7 * rng.normal(size=80)
+    scores += 0.7 * rng.gumbel(size=scores.shape)
+    likes = scores >= np.sort(scores, axis=1)[:, [-20]]
+    held = likes & (rng.random(likes.shape) < 0.3)
+    users, items = np.nonzero(likes & ~held)
+    found = from_events(coded(pa.table({"user": users, "item": items})), combine="sum")
+    return found, held[:, found.item_ids.array.to_numpy()]
+
+
+def auc(model: FactorModel, interactions: Interactions, held: np.ndarray) -> float:
+    """Of a user's held-out and other unseen items, how often the former are above."""
+    scores = model.user_vectors @ model.item_vectors.T + model.item_bias
+    others = (interactions.user_items.toarray() == 0) & ~held
+    users = np.flatnonzero(held.any(axis=1))
+    return np.mean([(scores[u][held[u]][:, None] > scores[u][others[u]]).mean() for u in users])
+
+
+@pytest.mark.parametrize(("loss", "reg"), [("warp", 0.05), ("bpr", 0.01)])
+def test_metadata_that_says_nothing_costs_nothing(loss: str, reg: float) -> None:
+    """Protects who names many columns: six of random values leave lists as good; at full weight they cost 0.02."""
+    change = {"loss": loss, "reg": reg, "learning_rate": 0.05, "factors": 16, "epochs": 30}
+    differences = []
+    for seed in range(3):
+        interactions, held = tastes(seed)
+        values = np.random.default_rng(seed).integers(0, 8, (150, 6))
+        columns = tuple(FeatureColumn(f"noise{i}", tuple("abcdefgh")) for i in range(6))
+        noise = Features(csr_matrix(np.eye(8, dtype=np.float32)[values].reshape(150, 48)), columns)
+        featured = replace(interactions, features=SideFeatures(users=noise))
+        with_noise, without = (auc(fitted(x, **change), x, held) for x in (featured, interactions))
+        differences.append(with_noise - without)
+    assert np.mean(differences) > -0.005
 
 
 # What is refused

@@ -18,7 +18,8 @@ import pytest
 from eventfiles import csv, parquet
 from nightrank.config.metadata import SideColumns
 from nightrank.data import tables
-from nightrank.data.attributes import Attribute, Categories, Numbers
+from nightrank.data.attribute_types import MOST_WHOLE
+from nightrank.data.attributes import MISSING_TEXTS, Attribute, Categories, Misfits, Numbers
 from nightrank.data.metadata import MetadataTable, read_table
 from nightrank.errors import DataError
 
@@ -79,39 +80,79 @@ def test_texts_booleans_and_lists_are_categories(tmp_path: Path, values: Any, fo
     assert attribute.known.tolist() == [row != [] for row in found]
 
 
+MANY = [*range(100), 2**53 + 1]
+
+
 @pytest.mark.parametrize(
-    ("values", "found", "kind"),
+    ("values", "found"),
     [
-        ([3, None, -1], [3, None, -1], np.int64),
-        (pa.array([2**53 + 1, None]), [2**53 + 1, None], np.int64),
-        (pa.array([3, 4], pa.uint8()), [3, 4], np.int64),
-        (pa.array([2**64 - 1, 0], pa.uint64()), [float(2**64), 0.0], np.float64),
-        ([1.5, float("nan"), None, 2.0], [1.5, None, None, 2.0], np.float64),
-        (pa.array([0.5, None], pa.float32()), [0.5, None], np.float64),
-        ([decimal.Decimal("2.50"), None], [2.5, None], np.float64),
-        ([float("nan"), None], [None, None], np.float64),
+        ([*MANY, None], [*map(float, MANY), None]),
+        ([*map(float, MANY), float("nan"), None], [*map(float, MANY), None, None]),
+        (pa.array([2**64 - 1, 0], pa.uint64()), [float(2**64), 0.0]),
+        ([1.5, float("nan"), None, 2.0], [1.5, None, None, 2.0]),
+        (pa.array([0.5, None], pa.float32()), [0.5, None]),
+        ([decimal.Decimal("2.50"), None], [2.5, None]),
+        ([float("nan"), None], [None, None]),
+        (pa.nulls(2, pa.int64()), [None, None]),
+        ([1e20, 1e30], [1e20, 1e30]),
+        ([1] * 2000 + MANY, [1.0] * 2000 + [*map(float, MANY)]),
+        ([1.0] * 2000 + [0.5], [1.0] * 2000 + [0.5]),
     ],
 )
-def test_numbers_keep_what_they_are(tmp_path: Path, values: Any, found: list[Any], kind: type) -> None:
-    """Protects whole numbers from becoming floats, and NaN from counting as a number."""
+def test_numbers_that_measure(tmp_path: Path, values: Any, found: list[Any]) -> None:
+    """Fractions, or whole numbers of which many are distinct; NaN is none, and beyond 53 bits nothing is whole."""
     attribute = of(tmp_path, values)
     assert isinstance(attribute, Numbers)
-    assert attribute.values.dtype == kind
+    assert attribute.values.dtype == np.float64
     assert rows_of(attribute) == found
     assert np.isfinite(attribute.values).all()
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        [24, 9, None, -1, 24, 10],
+        [24.0, 9.0, None, -1.0, 24.0, 10.0],
+        [24.0, 9.0, float("nan"), -1.0, 24.0, 10.0],
+        pa.array([24, 9, None, -1, 24, 10], pa.int8()),
+        [None if one is None else decimal.Decimal(one) for one in (24, 9, None, -1, 24, 10)],
+    ],
+)
+def test_whole_numbers_name_whatever_their_type(tmp_path: Path, values: Any) -> None:
+    """One missing age makes floats of all (pandas): it does not change what the column is."""
+    attribute = of(tmp_path, values)
+    assert isinstance(attribute, Categories)
+    assert attribute.values == ("-1", "10", "24", "9")
+    assert rows_of(attribute) == [["24"], ["9"], [], ["-1"], ["24"], ["10"]]
+
+
+@pytest.mark.parametrize("n", [MOST_WHOLE, MOST_WHOLE + 1])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64()])
+def test_whole_numbers_are_categories_while_they_are_few(tmp_path: Path, n: int, kind: pa.DataType) -> None:
+    """In the order of texts, as every category, on either side of the limit."""
+    attribute = of(tmp_path, pa.array([*range(n), *range(n)], kind))
+    if n > MOST_WHOLE:
+        assert isinstance(attribute, Numbers)
+    else:
+        assert isinstance(attribute, Categories)
+        assert attribute.values == tuple(sorted(map(str, range(n))))
+        assert rows_of(attribute) == [[str(one)] for one in (*range(n), *range(n))]
+
+
+@pytest.mark.parametrize(
     ("texts", "found"),
     [
-        (["1", "", "-20"], [1, None, -20]),
-        (["1", " 2 ", "3.0"], [1.0, 2.0, 3.0]),
-        (["1e-3", ".5", "5.", "nan", "NaN"], [0.001, 0.5, 5.0, None, None]),
+        (["1", "", "-20"], [["1"], [], ["-20"]]),
+        (["1", " 24 ", "24.0"], [["1"], ["24"], ["24"]]),
+        (["1.5", " 24 ", "24.0"], [1.5, 24.0, 24.0]),
+        (["1e-3", ".5", "5.", "nan", "NAN"], [0.001, 0.5, 5.0, None, None]),
         (["99999999999999999999", "1"], [1e20, 1.0]),
+        (["0.5", *MISSING_TEXTS], [0.5, *[None] * len(MISSING_TEXTS)]),
+        (["True", *MISSING_TEXTS], [["true"], *[[]] * len(MISSING_TEXTS)]),
         (["007", "12"], [["007"], ["12"]]),
         (["+1", "2"], [["+1"], ["2"]]),
         (["1", "x"], [["1"], ["x"]]),
-        (["nan", "x"], [["nan"], ["x"]]),
+        (["nan", "x"], [[], ["x"]]),
         (["1|2", "3"], [["1", "2"], ["3"]]),
         (["True", "", "FALSE"], [["true"], [], ["false"]]),
         (["True", "yes"], [["True"], ["yes"]]),
@@ -120,8 +161,51 @@ def test_numbers_keep_what_they_are(tmp_path: Path, values: Any, found: list[Any
 )
 def test_in_csv_a_column_of_numbers_is_one_of_numbers(tmp_path: Path, texts: list[str], found: Any) -> None:
     """Protects codes such as 007 and mixtures from being read as numbers, and numbers from being words."""
+    assert rows_of(csv_column(tmp_path, texts)) == found
+
+
+def csv_column(tmp_path: Path, texts: list[str]) -> Attribute:
     text = "id,x\n" + "".join(f"{place},{text}\n" for place, text in enumerate(texts))
-    assert rows_of(column(csv(tmp_path / "x.csv", text))) == found
+    return column(csv(tmp_path / "x.csv", text))
+
+
+def test_what_exports_write_for_a_missing_value_is_missing(tmp_path: Path) -> None:
+    """In a text, in a part of one, in a list, and where the separator would split it; other spellings are words."""
+    texts = [*MISSING_TEXTS, f" {MISSING_TEXTS[0]} ", "a|None", "none", "NA", "Nan", "-", "unknown"]
+    found = [*[[]] * (len(MISSING_TEXTS) + 1), ["a"], *([text] for text in texts[-5:])]
+    assert rows_of(of(tmp_path, texts)) == found
+    assert rows_of(csv_column(tmp_path, texts)) == found
+    lines = "\n".join(json.dumps({"id": place, "x": text}) for place, text in enumerate(texts))
+    assert rows_of(column(csv(tmp_path / "x.jsonl", lines))) == found
+    assert rows_of(of(tmp_path, [["a", "null"], ["NaN"]])) == [["a"], []]
+    assert rows_of(of(tmp_path, ["N/A", "a/N"], separator="/")) == [[], ["N", "a"]]
+
+
+@pytest.mark.parametrize("end", ["parquet", "csv", "jsonl"])
+def test_texts_that_are_nearly_numbers_are_told(tmp_path: Path, end: str) -> None:
+    """One slip makes hundreds of categories of a column of numbers: where it is, beside what is only missing."""
+    texts = [f"{one}.5" for one in range(60)]
+    texts[7], texts[30], texts[35] = "n/a", "12-345", "x"
+
+    def misfits(texts: list[str]) -> Misfits | None:
+        tables_ = [pa.table({"id": [100, 101], "x": ["1.5", ""]}), pa.table({"id": range(60), "x": texts})]
+        files = [tmp_path / f"{place}.{end}" for place in range(2)]
+        for file, plain in zip(files, tables_, strict=True):
+            if end == "jsonl":
+                csv(file, "\n".join(json.dumps(row) for row in plain.to_pylist()))
+            else:
+                (pq.write_table if end == "parquet" else pacsv.write_csv)(plain, file)
+        attribute = column(*files)
+        assert isinstance(attribute, Categories)
+        return attribute.misfits
+
+    assert misfits(texts) == Misfits(rows=2, known=60, first="12-345", file=tmp_path / f"1.{end}", row=30)
+    texts[36] = "y"
+    assert misfits(texts) == Misfits(rows=3, known=60, first="12-345", file=tmp_path / f"1.{end}", row=30)
+    texts[37] = "z"
+    assert misfits(texts) is None
+    if end == "parquet":  # texts that are meant as such
+        assert misfits(["1"] * 60) is None
 
 
 def test_every_format_gives_the_same(tmp_path: Path) -> None:

@@ -112,15 +112,16 @@ def _side_lines(name: str, side: SideCounts | None) -> Iterator[str]:
     if side is None:
         return
     yield (
-        f"{name}      {side.rows:,} rows, {side.without_events:,} of them without events; "
-        f"{side.without_row:,} {name} with events have no row"
+        f"{name}      {side.rows:,} rows, {side.without_events:,} of them without events, of which "
+        f"{side.nothing_known:,} without a known feature; {side.without_row:,} {name} with events have no row"
     )
     for column in side.columns:
         kind = (
             f"{column.values:,} categories" if column.kind == "categories" else f"{column.values:,} numbers"
         )
         unseen = f", {column.unseen:,} categories without events" if column.unseen else ""
-        yield f"           {column.name}: {kind}, missing in {column.missing:,} rows{unseen}"
+        cut = f", cut in {column.cut:,} rows" if column.cut else ""
+        yield f"           {column.name}: {kind}, missing in {column.missing:,} rows{unseen}{cut}"
 
 
 def _spread(numbers: Mapping[str, float]) -> str:

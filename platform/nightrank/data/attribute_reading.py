@@ -1,9 +1,9 @@
 """A column of metadata from its files to its type, categories or numbers; the rules are those of docs/data.md.
 
-Texts and booleans are categories; a list, or a text that holds the separator, is several. Whole numbers stay whole:
-whether they name or measure is for training to say (`features`). In CSV, where all is text, a column of which every
-value is written as a number is one. Null, NaN and texts of nothing but spaces are missing. Refused: numbers that are
-infinite or beyond 32-bit floats, and every other type. Nothing here loops over rows in Python.
+Texts and booleans are categories; a list, or a text that holds the separator, is several. In CSV, where all is text,
+a column of which every value is written as a number is one of numbers. Whole numbers are categories where few are
+distinct. Null, NaN, `MISSING_TEXTS` and texts of nothing but spaces are missing. Refused: infinite numbers and those
+beyond 32-bit floats, and what `attribute_types` refuses. Nothing here loops over rows in Python.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightrank.data import columns
-from nightrank.data.attributes import FLOAT32_MAX, Attribute, Categories, Numbers
+from nightrank.data.attribute_types import are_missing, are_numbers, as_written, named_or_measured, typed
+from nightrank.data.attributes import FLOAT32_MAX, Attribute, Categories, Misfits
 from nightrank.data.columns import Place
 from nightrank.data.formats import is_csv
 from nightrank.data.ids import INT, STRING
 from nightrank.errors import DataError
 
-# As ids: no sign but a minus, no leading zeros, so that 007 stays a text. NaN and infinity in any spelling.
-_WHOLE = r"^-?(0|[1-9][0-9]*)$"
-_NUMBER = r"^(-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|(?i:[-+]?(nan|inf|infinity)))$"
-_BOOLEAN = r"^(?i:true|false)$"
+# Of the values of a column of texts, from which share of numbers on it may be meant as one of numbers.
+NEARLY = 0.95
 _WORDS = {"text": "texts", "list": "lists", "whole": "whole numbers", "number": "numbers"}
 _ARE_NUMBERS = {"whole", "number"}
 
@@ -47,7 +46,7 @@ class AttributeReading:
         Raises DataError on a type that is no attribute, or another than before.
         """
         at = Place(file, self._name, row)
-        kind, values = _typed(columns.decoded(column), at=at)
+        kind, values = typed(columns.decoded(column), at=at)
         if kind is not None:
             if self._kind not in (None, kind) and {self._kind, kind} != _ARE_NUMBERS:
                 raise DataError(
@@ -66,22 +65,23 @@ class AttributeReading:
             return self._lists()
         return self._texts()
 
-    def _numbers(self, values: pa.ChunkedArray) -> Numbers:
+    def _numbers(self, values: pa.ChunkedArray) -> Attribute:
         known = values.is_valid().to_numpy()
         plain = pc.fill_null(values, 0).to_numpy()
         if plain.dtype == np.int64:
-            return Numbers(self._name, plain, known)
+            return named_or_measured(self._name, plain, known)
         known = known & ~np.isnan(plain)
         wrong = known & ~(np.abs(plain) <= FLOAT32_MAX)
         if wrong.any():
             cure = "correct the value, or leave it empty"
             found = f"has the number {plain[int(np.argmax(wrong))]}"
             self._refuse(wrong, found=found, cure=f"features are finite and within 32-bit floats: {cure}")
-        return Numbers(self._name, np.where(known, plain, 0.0), known)
+        return named_or_measured(self._name, np.where(known, plain, 0.0), known)
 
     def _texts(self) -> Attribute:
         """Everything is asked of the distinct texts, and only then of the rows."""
         codes, texts = _one_coding(_joined(self._parts, STRING))
+        trimmed = pc.utf8_trim_whitespace(texts)
         if is_csv(self._sizes[0][0]):
             broken = pc.match_substring(texts, "\n").to_numpy(zero_copy_only=False)
             if broken.any():
@@ -90,14 +90,29 @@ class AttributeReading:
                     found="has a line break",
                     cure="is a quote not closed on its line? close it, or take the line break out",
                 )
-            texts, numbers = _as_written(pc.utf8_trim_whitespace(texts))
+            trimmed, numbers = as_written(trimmed)
             if numbers is not None:
                 return self._numbers(pa.chunked_array([_taken(numbers, codes)]))
-        words = pc.split_pattern(texts, pattern=self._separator)
+        trimmed = pc.if_else(are_missing(trimmed), "", trimmed)  # before a separator can split it
+        words = pc.split_pattern(trimmed, pattern=self._separator)
         sizes = pc.list_value_length(words).to_numpy()
         of_texts = self._categories(*_one_coding(pa.chunked_array([pc.list_flatten(words)])), sizes=sizes)
         lengths, found = of_texts.of(codes)
-        return Categories(self._name, of_texts.values, np.r_[0, np.cumsum(lengths)], found)
+        ends = np.r_[0, np.cumsum(lengths)]
+        return Categories(self._name, of_texts.values, ends, found, self._misfits(codes, trimmed))
+
+    def _misfits(self, codes: NDArray[np.int32], trimmed: pa.Array) -> Misfits | None:
+        """The rows of texts (codes; -1: none) that keep a column from looking like numbers; None where many do."""
+        given = pc.not_equal(trimmed, "").to_numpy(zero_copy_only=False)
+        odd = given & ~are_numbers(trimmed).to_numpy(zero_copy_only=False)
+        sizes = np.bincount(codes[codes >= 0], minlength=len(trimmed))  # rows of every distinct text
+        n_known, n_odd = int(sizes[given].sum()), int(sizes[odd].sum())
+        if n_odd == 0 or n_known - n_odd < NEARLY * n_known:
+            return None
+        first = int(np.argmax((codes >= 0) & odd[codes]))
+        file, begin, _ = self._file_of(first)
+        text = trimmed[int(codes[first])].as_py()
+        return Misfits(rows=n_odd, known=n_known, first=text, file=file, row=first - begin)
 
     def _lists(self) -> Categories:
         parts = [part.cast(pa.large_list(STRING)) for part in self._parts]
@@ -109,9 +124,9 @@ class AttributeReading:
     def _categories(
         self, codes: NDArray[np.int32], texts: pa.Array, *, sizes: NDArray[np.integer]
     ) -> Categories:
-        """Rows of `sizes` words each, as codes of texts (-1: none): spaces around each go, then empty ones do."""
+        """Rows of `sizes` words each, as codes of texts (-1: none): spaces around each go, then missing ones do."""
         trimmed = pc.utf8_trim_whitespace(texts)
-        vocabulary = pc.unique(trimmed.filter(pc.not_equal(trimmed, "")))
+        vocabulary = pc.unique(trimmed.filter(pc.invert(are_missing(trimmed))))
         vocabulary = vocabulary.take(pc.sort_indices(vocabulary))
         places = pc.fill_null(pc.index_in(trimmed, value_set=vocabulary), -1).to_numpy()
         found = np.where(codes >= 0, places[codes], -1) if len(places) else codes
@@ -127,50 +142,16 @@ class AttributeReading:
     def _refuse(self, wrong: NDArray[np.bool_], *, found: str, cure: str) -> NoReturn:
         """Raise DataError naming the file and row of the first that is wrong, and how many the file has."""
         first = int(np.argmax(wrong))
-        ends = np.cumsum([size for _, size in self._sizes])
-        file = self._sizes[int(np.searchsorted(ends, first, side="right"))][0]
-        in_file = np.flatnonzero([one == file for one, _ in self._sizes])
-        begin = int(ends[in_file[0]]) - self._sizes[in_file[0]][1]
-        count = int(np.count_nonzero(wrong[begin : ends[in_file[-1]]]))
-        at = Place(file, self._name)
+        file, begin, end = self._file_of(first)
+        at, count = Place(file, self._name), int(np.count_nonzero(wrong[begin:end]))
         raise DataError(f"{at} {found} in row {first - begin} ({count} such rows); {cure}")
 
-
-def _typed(column: pa.ChunkedArray, *, at: Place) -> tuple[str | None, pa.ChunkedArray]:
-    """The kind of a part, and its values as int64, float64, lists of texts, or texts with their distinct ones."""
-    kind = column.type
-    if pa.types.is_null(kind):
-        return None, column
-    if columns.is_text(kind) or pa.types.is_boolean(kind):
-        return "text", column.cast(STRING).dictionary_encode()
-    if pa.types.is_integer(kind):
-        try:
-            return "whole", column.cast(INT)
-        except pa.ArrowInvalid:  # beyond int64
-            return "number", column.cast(pa.float64(), safe=False)
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "number", column.cast(pa.float64(), safe=False)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        inner = kind.value_type
-        inner = inner.value_type if pa.types.is_dictionary(inner) else inner
-        if columns.is_text(inner) or pa.types.is_integer(inner) or pa.types.is_null(inner):
-            return "list", column.cast(pa.large_list(STRING))
-    raise DataError(
-        f"{at} has type {kind}, which is no feature; first in row {at.row}; features are texts, booleans, numbers, "
-        f"or lists of texts or whole numbers: {_cure(kind)}"
-    )
-
-
-def _cure(kind: pa.DataType) -> str:
-    if pa.types.is_struct(kind) or pa.types.is_map(kind):
-        return "write each field as a column of its own"
-    if pa.types.is_temporal(kind):
-        return "write what matters of it as a number or a text, such as the year or the hour"
-    if pa.types.is_nested(kind) and pa.types.is_floating(kind.value_type):
-        return "write each number as a column of its own"
-    if pa.types.is_nested(kind):
-        return "write a list of texts"
-    return "write it as text"
+    def _file_of(self, row: int) -> tuple[Path, int, int]:
+        """The file of a row of all files, its first row and the end of its rows."""
+        ends = np.cumsum([size for _, size in self._sizes])
+        file = self._sizes[int(np.searchsorted(ends, row, side="right"))][0]
+        in_file = np.flatnonzero([one == file for one, _ in self._sizes])
+        return file, int(ends[in_file[0]]) - self._sizes[in_file[0]][1], int(ends[in_file[-1]])
 
 
 def _joined(parts: list[pa.ChunkedArray], kind: pa.DataType) -> pa.ChunkedArray:
@@ -198,22 +179,6 @@ def _one_coding(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:
         return np.zeros(0, np.int32), pa.array([], STRING)
     codes = [pc.fill_null(chunk.indices, -1).to_numpy() for chunk in chunks]
     return np.concatenate(codes).astype(np.int32, copy=False), chunks[0].dictionary
-
-
-def _as_written(texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    """Distinct texts of CSV, with booleans in small letters; and their numbers, null for "", where all are some."""
-    given = texts.filter(pc.not_equal(texts, ""))
-    if len(given) and pc.all(pc.match_substring_regex(given, _BOOLEAN)).as_py():
-        return pc.utf8_lower(texts), None
-    if not len(given) or not pc.all(pc.match_substring_regex(given, _NUMBER)).as_py():
-        return texts, None
-    numbers = pc.if_else(pc.equal(texts, ""), pa.scalar(None, STRING), texts)
-    if pc.all(pc.match_substring_regex(given, _WHOLE)).as_py():
-        try:
-            return texts, numbers.cast(INT)
-        except pa.ArrowInvalid:  # beyond int64
-            pass
-    return texts, numbers.cast(pa.float64())
 
 
 def _taken(values: pa.Array, codes: NDArray[np.int32]) -> pa.Array:

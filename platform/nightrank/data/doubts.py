@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from nightrank.config.events import WeighingConfig
 from nightrank.data.events import Events
 from nightrank.data.interactions import Interactions
-from nightrank.data.metadata_counts import MetadataCounts
 
 FEW_PAIRS = 1_000  # below, a metric over held-out pairs is mostly chance
 MOST = 0.5  # the share of weight, events or users that counts as most
@@ -32,8 +31,11 @@ class Doubt(NamedTuple):
 
 
 def items_without_events(rows: int, with_events: int) -> Iterator[Doubt]:
-    """Of an item table of so many rows, so many of them with events, where families with features rank them all."""
-    if rows - with_events > MOST * rows:
+    """Of an item table of so many rows, so many of them with events, where families with features rank them all.
+
+    Where none has any, it is another table: a problem, and no doubt.
+    """
+    if 0 < with_events < rows - MOST * rows:
         yield Doubt(
             "items_without_events",
             f"{rows - with_events} of {rows} rows of the items' table have no events, and models with features rank "
@@ -53,7 +55,6 @@ def doubts_of(
     *,
     types: Mapping[str, int],
     n_duplicates: int,
-    metadata: MetadataCounts | None = None,
 ) -> Iterator[Doubt]:
     """The doubts that hold, in a fixed order. found: what training would see, None where nothing is left."""
     yield from _of_counts(events, found)
@@ -74,8 +75,6 @@ def doubts_of(
             f"{n_duplicates} rows ({share:.1%}) repeat an earlier one, time included; they are kept and count again: "
             "was something exported twice?",
         )
-    if metadata is not None:
-        yield from _of_metadata(metadata)
 
 
 def _of_counts(events: Events, found: Interactions | None) -> Iterator[Doubt]:
@@ -158,29 +157,3 @@ def _of_times(events: Events, rules: WeighingConfig) -> Iterator[Doubt]:
             else ""
         )
         yield Doubt("future_times", f"{n_future} events lie more than a day in the future{decay}")
-
-
-def _of_metadata(counts: MetadataCounts) -> Iterator[Doubt]:
-    for name, side in (("user", counts.users), ("item", counts.items)):
-        if side is None:
-            continue
-        share = side.without_row / (side.with_events + side.without_row)
-        if share > MOST:
-            yield Doubt(
-                f"{name}s_without_row",
-                f"{share:.1%} of the {name}s with events have no row in the {name}s' table, hence no features; is it "
-                "the right table, with the right id column?",
-            )
-        for column in side.columns:
-            if column.values <= 1:
-                yield Doubt(
-                    f"constant_{name}_feature",
-                    f"the column '{column.name}' of the {name}s' table has {column.values} distinct value(s) where "
-                    "there are events: it tells nobody apart",
-                )
-            elif column.unique:
-                yield Doubt(
-                    f"unique_{name}_feature",
-                    f"the column '{column.name}' of the {name}s' table gives every row a category of its own, as an "
-                    f"id does: it tells nothing that the {name}'s own id does not",
-                )

@@ -1,8 +1,8 @@
 """Features: metadata of users or items as sparse rows of numbers, the same in training and in a request.
 
 A column is either categories, with one feature per value seen in training (a row may have several, which share a
-weight of 1), or a number, one feature whose value is standardised. What is missing has no feature. A value that
-training has not seen is unknown: it says nothing, and is told.
+weight of 1), or a number, one feature whose value is standardised, and cut where it is far out. What is missing has
+no feature. A value that training has not seen is unknown: it says nothing, and is told.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
-from nightrank.data.attributes import FLOAT32_MAX, Attribute, Categories
+from nightrank.data.attributes import MISSING_TEXTS, Attribute, Categories, Numbers
 from nightrank.data.ids import Ids, sorted_ids
 
 if TYPE_CHECKING:
     from nightrank.data.interactions import Interactions
     from nightrank.data.metadata import Metadata, MetadataTable
 
-# Whole numbers with more distinct values measure something, with fewer they name it: ages in bands, ratings, codes.
-MOST_WHOLE = 64
+# A number counts as at most so many standard deviations from the mean, wherever it comes from: one that is wrong, or
+# stands for a missing value (999999), else outweighs all that a model has learned. Few distributions reach it.
+MOST_DEVIATIONS = 5.0
 
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """A column of metadata. values: the texts of its categories, sorted by UTF-8 bytes, one feature each; None for a
-    number, the one feature (x - mean) / scale."""
+    """A column of metadata. values: the texts of its categories, sorted by UTF-8 bytes, one feature each; None for
+    a number, one feature: (x - mean) / scale, cut to at most MOST_DEVIATIONS either way."""
 
     name: str
     values: tuple[str, ...] | None
@@ -49,6 +49,15 @@ class FeatureColumn:
     def places(self) -> dict[str, int]:
         """The feature of every category, counted from the column's first."""
         return {value: place for place, value in enumerate(self.values or ())}
+
+    def deviations(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """How many standard deviations each number is from the mean: not cut, infinite where beyond floats."""
+        with np.errstate(over="ignore"):
+            return np.divide(np.subtract(numbers, self.mean), self.scale)
+
+    def standardised(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """The weight of the feature for each number, float64."""
+        return np.clip(self.deviations(numbers), -MOST_DEVIATIONS, MOST_DEVIATIONS)
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,9 @@ def encoded(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
     """Features of one row by column name: their places, int64 (n,), their values, float64 (n,), and what is unknown.
 
-    given: a text, number, boolean, a list of them, or None (missing). unknown: the name of a column that there is not
-    or of a number that is none, and name=value for a category that there is not; sorted.
+    given: a text, number, boolean, a list of them, or None. Missing is what is so in a table: None, NaN, empty texts
+    and `MISSING_TEXTS`. unknown: the name of a column that there is not or of a number that is none, and name=value
+    for a category that there is not; sorted.
     """
     places: list[int] = []
     weights: list[float] = []
@@ -92,20 +102,27 @@ def encoded(
     first = 0
     for column in columns:
         value = given.get(column.name)
-        if value is not None and column.values is None:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        texts = _texts(value)
+        if texts and column.values is None:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(float(value)):
                 unknown.append(column.name)
             else:
                 places.append(first)
-                weights.append((float(value) - column.mean) / column.scale)
-        elif value is not None:
-            texts = [category_text(one) for one in (value if isinstance(value, list) else [value])]
-            known = [column.places[one] for one in dict.fromkeys(texts) if one in column.places]
-            unknown += [f"{column.name}={one}" for one in dict.fromkeys(texts) if one not in column.places]
+                weights.append(float(column.standardised(float(value))))
+        elif texts:
+            known = [column.places[one] for one in texts if one in column.places]
+            unknown += [f"{column.name}={one}" for one in texts if one not in column.places]
             places += [first + place for place in known]
             weights += [1.0 / len(known) for _ in known]
         first += column.n_features
     return np.array(places, np.int64), np.array(weights, np.float64), sorted(unknown)
+
+
+def _texts(value: Any) -> list[str]:
+    """What is given of a column as texts, each once, without what is missing."""
+    given = value if isinstance(value, list) else [value]
+    texts = dict.fromkeys(category_text(one).strip() for one in given if one is not None)
+    return [one for one in texts if one and one not in MISSING_TEXTS]
 
 
 def with_features(interactions: Interactions, metadata: Metadata) -> Interactions:
@@ -177,15 +194,7 @@ def _encoded_column(
     """One column, and its features of every row, CSR float32. sources: the row of the table, -1 for none."""
     if isinstance(attribute, Categories):
         return _category_column(attribute, sources, has_events=has_events)
-    known = (sources >= 0) & attribute.known[sources]
-    values = attribute.values[sources]
-    learned = values[known & has_events]
-    if len(learned) == 0:  # training cannot know what its size means: no value of it is known
-        return FeatureColumn(attribute.name, ()), csr_matrix((len(sources), 0), dtype=np.float32)
-    distinct = np.sort(pc.unique(pa.array(learned)).to_numpy()) if learned.dtype == np.int64 else learned
-    if learned.dtype == np.int64 and len(distinct) <= MOST_WHOLE:
-        return _whole_column(attribute.name, values, known=known, distinct=distinct)
-    return _number_column(attribute.name, values, known=known, learned=learned)
+    return _number_column(attribute, sources, has_events=has_events)
 
 
 def _category_column(
@@ -201,20 +210,6 @@ def _category_column(
     return FeatureColumn(attribute.name, values), _shared(rows, places, shape=(len(sources), len(values)))
 
 
-def _whole_column(
-    name: str, values: NDArray[Any], *, known: NDArray[np.bool_], distinct: NDArray[Any]
-) -> tuple[FeatureColumn, csr_matrix]:
-    """Whole numbers that name rather than measure, as categories; the order is that of their texts."""
-    texts = [str(value) for value in distinct.tolist()]
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    place_of = np.empty(len(texts), dtype=np.int64)
-    place_of[order] = np.arange(len(texts))
-    found = np.minimum(np.searchsorted(distinct, values), len(texts) - 1)
-    rows = np.flatnonzero(known & (distinct[found] == values))
-    matrix = _shared(rows, place_of[found[rows]], shape=(len(values), len(texts)))
-    return FeatureColumn(name, tuple(texts[place] for place in order)), matrix
-
-
 def _shared(rows: NDArray[np.int64], places: NDArray[np.integer], *, shape: tuple[int, int]) -> csr_matrix:
     """Each row's features, which share a weight of 1. rows: ascending."""
     counts = np.bincount(rows, minlength=shape[0])
@@ -223,18 +218,19 @@ def _shared(rows: NDArray[np.int64], places: NDArray[np.integer], *, shape: tupl
 
 
 def _number_column(
-    name: str,
-    values: NDArray[Any],
-    *,
-    known: NDArray[np.bool_],
-    learned: NDArray[Any],
+    attribute: Numbers, sources: NDArray[np.int64], *, has_events: NDArray[np.bool_]
 ) -> tuple[FeatureColumn, csr_matrix]:
-    """Standardised by what was learned; a column of one value, which says nothing, is 0 there."""
-    is_constant = bool(learned.min() == learned.max())
-    mean = float(learned[0]) if is_constant else float(learned.mean(dtype=np.float64))
-    spread = 0.0 if is_constant else float(learned.std(dtype=np.float64))
-    scale = spread if spread > 0 else 1.0
-    standard = np.clip((values[known] - mean) / scale, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
+    """Standardised by what was learned. Where that is one value, or none, training cannot know what a size means, and
+    no value of the column is known."""
+    known = (sources >= 0) & attribute.known[sources]
+    values = attribute.values[sources]
+    learned = values[known & has_events]
+    # Of equal numbers the deviation is not always 0, of different ones it may be: 1e-200 squared is.
+    scale = float(learned.std()) if len(learned) and learned.min() < learned.max() else 0.0
+    if scale == 0.0:
+        return FeatureColumn(attribute.name, ()), csr_matrix((len(sources), 0), dtype=np.float32)
+    column = FeatureColumn(attribute.name, None, float(learned.mean()), scale)
+    standard = column.standardised(values[known]).astype(np.float32)
     ends = np.r_[0, np.cumsum(known)]
     matrix = csr_matrix((standard, np.zeros(len(standard), np.int32), ends), shape=(len(values), 1))
-    return FeatureColumn(name, None, mean, scale), matrix
+    return column, matrix

@@ -24,6 +24,7 @@ from nightrank.data.grouping import chunks_of, occurrences
 from nightrank.data.interactions import Interactions
 from nightrank.data.metadata import Metadata
 from nightrank.data.metadata_counts import MetadataCounts, metadata_counts
+from nightrank.data.metadata_doubts import metadata_doubts, metadata_problems
 from nightrank.data.pools import Pool, pool_of
 from nightrank.data.splits import hold_out
 from nightrank.errors import DataError
@@ -147,10 +148,15 @@ def report_of(  # noqa: PLR0913  what a job says of its events, by name
         last=last,
         metadata=known,
         warnings=(
-            *doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates, metadata=known),
+            *doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates),
+            *metadata_doubts(metadata, known),
             *outlook.doubts,
         ),
-        problems=(*([] if found is None else _too_few(found)), *problems, *outlook.problems),
+        problems=(
+            *([] if found is None else [*_too_few(found), *metadata_problems(found, metadata, known)]),
+            *problems,
+            *outlook.problems,
+        ),
     )
 
 

@@ -16,8 +16,9 @@ user does not; a prediction is a logit.
 What is fitted is the mean of up to 8 machines with a share of the factors each, begun at different random vectors:
 the mean of their predictions is the prediction of one machine that has all their factors side by side. Each is the
 mean of a variational posterior whose priors are learned from the data (`fm_member`), so there is no regularisation
-to be tuned: `reg` is added to what is learned. A step goes `learning_rate` of the way to a coordinate's optimum,
-that is by slope / curvature: every coordinate has a rate of its own.
+to be tuned: `reg` is added to what is learned. A whole step takes a coordinate to its optimum, that is by slope /
+curvature: every coordinate has a rate of its own. The first epoch goes `learning_rate` of that way, each one after it
+twice as far as the last, up to all of it.
 
 Source: Rendle, "Factorization machines", ICDM 2010. Members are fitted by a thread each, so threads beyond those have
 nothing to do; the model does not depend on how many there are. Beside its input a fit holds 8 bytes a pair, every
@@ -26,6 +27,7 @@ member 4 more (8 for labels), and 8 bytes for each factor of a row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,7 +35,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from nightrank.data.features import SideFeatures
 from nightrank.data.interactions import Interactions
@@ -44,6 +46,7 @@ from nightrank.models.fitting import Epoch, Fitting
 from nightrank.models.fm_member import Member, Problem, Side
 
 Doubles = NDArray[np.float64]
+CHUNK_DRAWS = 1 << 20  # of negatives at a time, about 60 MB
 MEMBERS, WIDTH = 8, 16  # at most; factors of a member at least, where there are as many
 
 
@@ -67,10 +70,11 @@ def fit_fm(interactions: Interactions, params: Params, how: Fitting) -> FactorMo
         for share, seed in zip(np.array_split(np.arange(d), n_members), seeds, strict=True)
     ]
     model = partial(_model, interactions, params, members, low=low, scale=scale)
-    step = partial(Member.epoch, reg=float(params["reg"]), rate=float(params["learning_rate"]))
+    rate = float(params["learning_rate"])
     with ThreadPoolExecutor(how.threads) as pool:
         for number in range(1, epochs + 1):
-            list(pool.map(step, members))
+            list(pool.map(partial(Member.epoch, reg=float(params["reg"]), rate=rate), members))
+            rate = min(1.0, 2.0 * rate)
             if not how.goes_on(Epoch(number, epochs, model=model)):
                 break
     return model()
@@ -103,13 +107,30 @@ def _problem(interactions: Interactions, params: Params, how: Fitting) -> tuple[
 def with_negatives(examples: csr_matrix, n: int, *, seed: int) -> csr_matrix:
     """The same labels, and for each pair n pairs of label 0 that are not among them, fewer where a draw repeats one.
 
-    Uniform over the items that occur. Columns stay sorted.
+    Uniform over the items that occur. Columns stay sorted. Working memory is that of CHUNK_DRAWS draws.
     """
     n_users, n_items = examples.shape
     occurring = np.flatnonzero(np.bincount(examples.indices, minlength=n_items))
+    rng = np.random.default_rng([seed, n])
+    ends = np.searchsorted(
+        examples.indptr, np.arange(0, examples.nnz, max(1, CHUNK_DRAWS // n)), side="right"
+    )
+    bounds = np.unique(np.r_[0, ends, n_users])
+    parts = [
+        _drawn(examples[first:last], n, occurring=occurring, rng=rng)
+        for first, last in itertools.pairwise(bounds)
+    ]
+    whole = vstack(parts, format="csr", dtype=np.float32)
+    return csr_matrix((whole.data, whole.indices, whole.indptr), shape=examples.shape)
+
+
+def _drawn(
+    examples: csr_matrix, n: int, *, occurring: NDArray[np.int64], rng: np.random.Generator
+) -> csr_matrix:
+    """`with_negatives` of some users."""
+    n_users, n_items = examples.shape
     users = np.repeat(np.arange(n_users, dtype=np.int64), np.diff(examples.indptr))
     keys = users * n_items + examples.indices
-    rng = np.random.default_rng([seed, n])
     drawn = np.repeat(users, n) * n_items + occurring[rng.integers(len(occurring), size=n * len(users))]
     negatives = np.setdiff1d(drawn, keys)
     merged = np.r_[keys, negatives]
@@ -132,13 +153,14 @@ def _model(
         np.full(interactions.user_items.shape[0], low),
     )
     for member in members:
-        p, own_users = _counted_from_prior(member, member.users)
-        q, own_items = _counted_from_prior(member, member.items)
+        p, own_users = _counted_from_prior(member.users)
+        q, own_items = _counted_from_prior(member.items)
         means = member.users.posterior.means[1:, 0], member.items.posterior.means[1:, 0]
         users.append(root * p.T)
         items.append(root * q.T)
-        item_bias += share * (own_items + means[0] @ q)
-        user_offset += share * (member.offset + own_users + means[1] @ p + means[0] @ means[1])
+        typical = member.items.posterior.means[0, 0]  # of an item that the model does not know, too
+        item_bias += share * (own_items - typical + means[0] @ q)
+        user_offset += share * (member.offset + typical + own_users + means[1] @ p + means[0] @ means[1])
         feature_vectors.append(root * member.users.posterior.features[1:].T)
     is_rating = params["task"] == "rating"
     weights = interactions.user_items.data
@@ -158,19 +180,21 @@ def _model(
     return replace(model, bounds=(float(weights.min()), float(weights.max()))) if is_rating else model
 
 
-def _counted_from_prior(member: Member, side: Side) -> tuple[Doubles, Doubles]:
+def _counted_from_prior(side: Side) -> tuple[Doubles, Doubles]:
     """Vectors less the mean of the ids' prior, float64 (factors, n_rows); linear terms and pairs of a row's own
     features, float64 (n_rows,). A row without examples has its id at that mean."""
-    post = side.posterior
-    ids = np.where(side.occurring, post.ids, post.means[:, :1].astype(np.float32))
-    sums = member.sums(side) + (ids - post.ids)
-    squares = np.square(ids[1:], dtype=np.float64)
-    layout = side.layout
+    post, layout = side.posterior, side.layout
+    means = post.means[:, :1]
+    own = np.where(
+        side.occurring, post.ids - means, 0.0
+    )  # exactly 0 without examples: such a vector points nowhere
+    vectors = own + side.feature_sums()
+    squares = np.square(own[1:] + means[1:])
     if len(layout.groups):
         by_feature = csr_matrix(
             (np.square(layout.values, dtype=np.float64), layout.rows, layout.starts),
-            shape=(len(layout.groups), ids.shape[1]),
+            shape=(len(layout.groups), own.shape[1]),
         )
         squares += np.square(post.features[1:], dtype=np.float64) @ by_feature
-    own = sums[0] + 0.5 * (np.square(sums[1:]) - squares).sum(axis=0)
-    return sums[1:] - post.means[1:, :1], own
+    pairs = 0.5 * (np.square(vectors[1:] + means[1:]) - squares).sum(axis=0)
+    return vectors[1:], vectors[0] + means[0] + pairs

@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 
 from nightrank.compiled import read_only
 from nightrank.data.features import Features, SideFeatures
-from nightrank.models.fm_steps import Examples, Layout, Memory, Own, Posterior, Steps, epoch, row_sums
+from nightrank.models.fm_steps import Examples, Layout, Memory, Own, Posterior, Steps, add_features, epoch
 
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -92,6 +92,13 @@ class Side:
             means=np.zeros_like(precisions),
         )
 
+    def feature_sums(self) -> Doubles:
+        """float64 (factors + 1, n_rows): what each row's features come to, the id left out."""
+        post = self.posterior
+        found = np.zeros(post.ids.shape)
+        add_features(self.layout, post.features, found)
+        return found
+
     def learn_priors(self, rate: float) -> None:
         """Take every prior `rate` of the way to what the posteriors say."""
         post = self.posterior
@@ -154,13 +161,6 @@ class Member:
         if self.progress > WARM:
             users.learn_priors(rate)
             items.learn_priors(rate)
-
-    def sums(self, side: Side) -> Doubles:
-        """float64 (factors + 1, n_rows): what each row's features come to."""
-        post = side.posterior
-        found = np.empty(post.ids.shape)
-        row_sums(side.layout, post.ids, post.features, found)
-        return found
 
     def _centre(self) -> None:
         weights = self.weights.astype(np.float64)

@@ -294,11 +294,9 @@ def _move(layout: Layout, side: Posterior, f: int, of_side: Own, steps: Steps) -
 
 
 @compiled
-def row_sums(layout: Layout, ids: Floats, features: Floats, out: Doubles) -> None:
-    """Of every factor and row, the sum of the features' values: float64 (k + 1, n_rows)."""
-    for f in range(ids.shape[0]):
-        for row in range(ids.shape[1]):
-            out[f, row] = ids[f, row]
+def add_features(layout: Layout, features: Floats, out: Doubles) -> None:
+    """Add to every row, float64 (k + 1, n_rows), what its features come to."""
+    for f in range(features.shape[0]):
         for j in range(layout.groups.shape[0]):
             for place in range(layout.starts[j], layout.starts[j + 1]):
                 out[f, layout.rows[place]] += np.float64(layout.values[place]) * features[f, j]

@@ -7,9 +7,9 @@ like threads that share the pairs before, give the bits of one thread. A batch o
 gradient descent.
 
 Rates are adaptive by coordinate (AdaGrad: Duchi, Hazan, Singer 2011): a slope s adds s^2 to the coordinate's sum of
-squares, and moves it by rate * s / sqrt(sum). Sums start at 1, as in Kula's LightFM: the first steps of a rare
-feature are as small as its slopes, where a start at 0 would make them `rate` long whatever was learned. A feature
-that both items have with the same value has no slope, and is not touched.
+squares, and moves it by rate * s / sqrt(sum). Sums start at 1, as in Kula's LightFM, or more: the first steps of a
+rare feature are as small as its slopes, where a start at 0 would make them `rate` long whatever was learned. A
+feature that both items have with the same value has no slope, and is not touched.
 """
 
 from __future__ import annotations

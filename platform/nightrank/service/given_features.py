@@ -13,11 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightrank.service.prepared import Prepared
-from nightrank.service.refusal import RequestError
-
-# Vectors are of the order of 1. One that a number far off has made as long as this ranks nothing sensibly any more,
-# and scores of longer ones would leave float32.
-LONGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -32,21 +27,11 @@ class GivenFeatures:
         """Of a request's features by column. A model without any knows none of them."""
         if prepared.features is None or not features:
             return cls(None, sorted(features))
-        with np.errstate(over="ignore", invalid="ignore"):  # `summed` looks at it
-            return cls(*prepared.features.vector_of(features))
+        return cls(*prepared.features.vector_of(features))
 
     def summed(self) -> NDArray[np.float32] | None:
-        """The vector to rank by, float32 (1, d). Raises RequestError where a number is beyond all reason."""
-        if self.vector is None:
-            return None
-        if not (np.abs(self.vector) < LONGEST).all():  # nor is NaN
-            raise RequestError(
-                422,
-                "invalid_features",
-                "a number among the features is so far from those of training that no vector can be made of it; "
-                "expected one in the column's own unit",
-            )
-        return self.vector[None, :]
+        """The vector to rank by, float32 (1, d); None where nothing is known."""
+        return None if self.vector is None else self.vector[None, :]
 
     def told(self) -> dict[str, list[str]]:
         """The field of the answer that names what is unknown, left out where nothing is."""
