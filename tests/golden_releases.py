@@ -46,24 +46,25 @@ def version_of(golden: Path) -> int:
 
 
 def names_of(version: int) -> tuple[str, ...]:
-    """The goldens that a format version has: vectors of features came with version 4."""
-    return ("features", "ints", "texts") if version >= 4 else ("ints", "texts")
+    """The goldens that a format version has: the rule of classes and vectors of features came with version 4."""
+    return ("classes", "features", "ints", "texts") if version >= 4 else ("ints", "texts")
 
 
 def make() -> None:
-    """Write the goldens of the format version that this code writes: int ids alone, strings with items, features."""
+    """Write the goldens of the format version that this code writes: int ids, texts with items, features, classes."""
     made_in = FOLDER / f"v{FORMAT_VERSION}"
     made_in.mkdir(parents=True)  # fails where they are there already
     _make(made_in / "ints", kind="int64", items=[])
     _make(made_in / "texts", kind="string", items=made.make_items(n_items=N_ITEMS, items="string"))
     _make(made_in / "features", kind="int64", items=[], change=_with_features)
+    _make(made_in / "classes", kind="int64", items=[], change=_with_classes, label="weight>=4")
 
 
-def _make(golden: Path, *, kind: str, items: Any, change: made.Change | None = None) -> None:
+def _make(golden: Path, *, kind: str, items: Any, change: made.Change | None = None, **more: Any) -> None:
     events = made.make_events(n_users=N_USERS, n_items=N_ITEMS, users=kind, items=kind)
     with tempfile.TemporaryDirectory() as folder:
         training = {"model": "als", "params": {"factors": 4, "epochs": 3}}
-        job = made.make_job(Path(folder), events=events, items=items, score=SCORE, train=training)
+        job = made.make_job(Path(folder), events=events, items=items, score=SCORE, train=training, **more)
         run = made.trained_run(job, change=change)
         publish(made.score_in_process(run))
         store = Path(run.store.url)
@@ -81,9 +82,15 @@ def _with_features(model: FactorModel, interactions: Interactions) -> FactorMode
     return replace(model, bounds=(1.0, 5.0), user_features=features)
 
 
+def _with_classes(model: FactorModel, interactions: Interactions) -> FactorModel:
+    """The model as one of probabilities of the job's label."""
+    return replace(model, link="logistic")
+
+
 def answers_of(release: Release) -> dict[str, Any]:
     """All that a release answers, as JSON holds it; a float32 as a float comes back from JSON to the bit."""
-    return _answers(release) | _of_features(release)
+    label = release.model.card.label
+    return _answers(release) | _of_features(release) | ({} if label is None else {"label": label})
 
 
 def _of_features(release: Release) -> dict[str, Any]:

@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from nightrank.batch.inputs import find_inputs, load_interactions
 from nightrank.batch.on_test import values_on_test
 from nightrank.batch.publish import publish
-from nightrank.batch.run import Recipe, Run, start_run
+from nightrank.batch.run import Run, start_run
 from nightrank.batch.scorer import ScoreUnits
-from nightrank.batch.train import _fit_all, chosen_recipe
-from nightrank.batch.trials import baseline_of
+from nightrank.batch.train import _fit_all, chosen_recipe, stand_in_of
 from nightrank.batch.units import RECOMMENDATIONS, all_units, record_name
 from nightrank.config.job import JobConfig, resolve_paths
 from nightrank.data.interactions import Interactions
@@ -173,8 +172,7 @@ def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = Non
     """
     run = start_run(open_store(job.store), job, find_inputs(job))
     recipe = chosen_recipe(run)
-    baseline = baseline_of(job)
-    stand_in = Recipe(family=baseline["family"], params=baseline["params"])
+    stand_in = stand_in_of(job)
     found = values_on_test(job, run.inputs, (recipe, stand_in), threads=threads)
     quality = quality_gate(
         *found.values,
@@ -188,7 +186,8 @@ def trained_run(job: JobConfig, *, threads: int = 1, change: Change | None = Non
         interactions = load_interactions(job, run.inputs, family=recipe.family)
         fitted = fit(recipe.family, interactions, params=recipe.params, seed=job.seed, label=job.label_rule)
         where = {"store": run.store, "key": run.name("model"), "n_buckets": model["buckets"]}
-        card = save_model(change(fitted, interactions), interactions, seed=job.seed, **where)
+        how = {"seed": job.seed, "label": job.label_rule}
+        card = save_model(change(fitted, interactions), interactions, **how, **where)
         model["model_hash"] = card.model_hash
     run.put_json(
         "stages/train.json",

@@ -135,3 +135,28 @@ def test_a_task_of_classes_needs_the_rule_that_makes_them(tmp_path: Path) -> Non
     searched = {"sweep": {"models": {"classes": {"task": "label"}}}}
     assert job(tmp_path, train={"model": "als"}, **searched).label is None  # the sweep is skipped
     assert job(tmp_path, sweep={"models": {"classes": {}}}).label is None
+
+
+@pytest.mark.parametrize(
+    ("space", "found"),
+    [
+        ({"negatives": 3}, 'found 3 beside task "rating"'),
+        ({"negatives": [0, 2]}, 'found [0, 2] beside task "rating"'),
+        ({"negatives": {"low": 1, "high": 5}}, 'found {"low": 1, "high": 5, "log": false} beside'),
+        ({"negatives": [0, 2], "task": ["rating", "label"]}, 'found [0, 2] beside task ["rating", "label"]'),
+    ],
+)
+def test_a_parameter_of_another_task_is_refused_by_name(
+    tmp_path: Path, space: dict[str, Any], found: str
+) -> None:
+    """Nothing is read and ignored: negatives are of task label, in train as in a sweep."""
+    with pytest.raises(SettingsError) as refused:
+        job(tmp_path, label="weight>=4", sweep={"models": {"fm": space}})
+    assert "sweep.models.fm.negatives: " + found in str(refused.value)
+    assert 'only task "label" takes more than 0: set task: label' in str(refused.value)
+    value = space["negatives"]
+    if isinstance(value, int):
+        with pytest.raises(SettingsError, match=r"train\.params\.negatives: found 3 beside task"):
+            job(tmp_path, label="weight>=4", train={"model": "fm", "params": {"negatives": value}})
+    own = {"models": {"fm": {**space, "task": "label"}}}
+    assert job(tmp_path, label="weight>=4", sweep=own).sweep.models["fm"]["negatives"] != Choices((0,))

@@ -55,6 +55,8 @@ def test_a_night_ends_in_a_release_with_its_features(night: tuple[str, made.Publ
     verify(published.store, published.release.id)
     assert card.link == LINKS[name]
     assert card.bounds == ((1.0, 5.0) if name == "fm rating" else None)
+    assert card.label == ("weight>=4" if name == "fm label" else None)
+    assert published.release.manifest.label == card.label
     assert [column.name for column in card.user_features] == ["age", "gender"]
     assert card.user_features[1].values == ("f", "m")
     features = published.release.model.user_features
@@ -94,6 +96,9 @@ def test_an_item_that_nobody_has_is_an_item_of_the_release(night: tuple[str, mad
     assert row is not None
     assert release.model.card.n_items == made.N_ITEMS + 1
     assert release.model.popularity[row] == 0
+    structure = release.manifest.gates["structure"]
+    assert (structure["new_items"], structure["new_items_recommended"]) == (1, 1)
+    assert 0 < structure["coverage"] <= 1
     assert release.title(row) is not None
     items, cosines = release.similar(row)
     assert len(items) == 10
@@ -184,13 +189,18 @@ def test_who_stands_in_for_a_recipe_that_cannot_give_the_metric(
     train = {"model": "fm", "params": FM | {"task": task}}
     given = {"store": before.store.url, "objective": objective, "train": train, **more}
     run = open_run(made.make_job(tmp_path / "later", users=made.make_users(), **given))
-    recipe = _baseline(run)
+    recipe, why_not = _baseline(run)
     if stands_in is None:
-        assert (recipe.family, recipe.release) == ("als", before.release.id)
+        assert (recipe.family, recipe.release, why_not) == ("als", before.release.id, None)
         assert "stands in" not in caplog.text
     else:
         assert (recipe.family, recipe.params, recipe.release) == (stands_in, {"task": task}, None)
         assert f"cannot give {objective['metric']}: mean stands in for it" in caplog.text
+        assert why_not is not None
+        assert (why_not["release"], why_not["reason"]) == (
+            before.release.id,
+            f"cannot give {objective['metric']}",
+        )
         on_test = values_on_test(run.job, run.inputs, [recipe], threads=1)
         assert np.isfinite(on_test.values[0]).any()
 
@@ -233,3 +243,25 @@ def test_an_item_table_of_features_alone_is_enough(tmp_path: Path) -> None:
     assert release.model.card.user_features is None
     assert release.titles is None
     assert prepare(release).release is release
+
+
+def test_a_large_item_table_does_not_close_the_gate(tmp_path: Path) -> None:
+    """Twenty times as many items without events as with some: what is asked of coverage is asked of the latter."""
+    table, n_new = made.make_items(), 20 * made.N_ITEMS
+    new = pa.table(
+        {
+            "item_id": pa.array(range(2_000_000, 2_000_000 + n_new), table["item_id"].type),
+            "title": pa.array(["new"] * n_new, table["title"].type),
+            "genres": pa.array(["Western"] * n_new, table["genres"].type),
+        }
+    )
+    items = pa.concat_tables([table, new])
+    gate = {"min_coverage": 0.2}
+    published = made.published_release(
+        tmp_path, items=items, users=made.make_users(), gate=gate, **NIGHTS["hybrid"]
+    )
+    structure = published.release.manifest.gates["structure"]
+    assert structure["new_items"] == n_new + 1
+    assert 0.2 <= structure["coverage"] <= 1
+    shown = structure["coverage"] * made.N_ITEMS + structure["new_items_recommended"]
+    assert shown / published.release.model.card.n_items < 0.2  # the share of all, which would refuse it

@@ -246,6 +246,28 @@ def test_the_colour_is_the_jobs_column(
         assert not (tmp_path / "map.png").exists()
 
 
+@pytest.mark.parametrize("wrong", ["release", "no release", "file", "below a file", "folder of the name"])
+def test_what_cannot_be_meant_is_refused_before_anything_is_drawn(
+    published: made.Published, tmp_path: Path, wrong: str
+) -> None:
+    """A release or folder that cannot be is bad usage, said by its option, and no half-written map is left."""
+    (tmp_path / "file").touch()
+    (tmp_path / "maps" / "map.html").mkdir(parents=True)
+    words, said = {
+        "release": (["--release", "nope"], "found --release nope"),
+        "no release": (["--release", "20261121T031500Z-0123456789ab"], "expected a release of store"),
+        "file": (["--out", str(tmp_path / "file")], "File exists"),
+        "below a file": (["--out", str(tmp_path / "file" / "maps")], "Not a directory"),
+        "folder of the name": (["--out", str(tmp_path / "maps")], "a folder of the name map.html"),
+    }[wrong]
+    done = CliRunner().invoke(app, ["plot", "map", "--store", published.store.url, *words])
+    assert isinstance(done.exception, DataError), done.output
+    assert done.exception.exit_code == 2
+    assert said in str(done.exception)
+    assert "goes on where" not in str(done.exception)
+    assert not list(tmp_path.rglob("map.png"))
+
+
 def test_no_other_command_waits_for_what_draws() -> None:
     """The application, which every command imports, brings in neither scikit-learn nor matplotlib."""
     code = "import sys, nightrank.cli; assert not {'sklearn', 'matplotlib'} & set(sys.modules)"

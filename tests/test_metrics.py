@@ -258,8 +258,8 @@ SOUND: dict[str, Any] = {
     "expected_users": 10,
     "rows": 100,
     "empty_users": 0,
-    "distinct_items": 5,
-    "n_items": 100,
+    "recommended": np.arange(130) < 5,
+    "has_events": np.arange(130) < 100,
     "min_coverage": 0.05,
 }
 
@@ -274,6 +274,8 @@ def test_structure_gate_passes_what_is_sound() -> None:
         "users": 10,
         "rows": 100,
         "empty_users": 0,
+        "new_items": 30,
+        "new_items_recommended": 0,
         "problems": [],
     }
 
@@ -284,7 +286,10 @@ def test_structure_gate_passes_what_is_sound() -> None:
         ({"users": 9}, "9 users were scored, 10 are in the model"),
         ({"users": 11}, "11 users were scored, 10 are in the model"),
         ({"empty_users": 1}, "1 users have an empty list"),
-        ({"distinct_items": 4}, "coverage is 0.0400: 4 of 100 items.*min_coverage asks for 0.05"),
+        (
+            {"recommended": (np.arange(130) < 4) | (np.arange(130) >= 110)},
+            r"coverage is 0.0400: 4 of 100 items with events .*\(and 20 of 30 without\); .*asks for 0.05",
+        ),
     ],
 )
 def test_structure_gate_names_each_problem(change: dict[str, Any], problem: str) -> None:
@@ -297,6 +302,6 @@ def test_structure_gate_names_each_problem(change: dict[str, Any], problem: str)
 
 def test_structure_gate_names_all_problems_at_once() -> None:
     """Protects the operator from fixing one defect a night."""
-    decision = structure_gate(**SOUND | {"users": 9, "empty_users": 1, "distinct_items": 4})
+    decision = structure_gate(**SOUND | {"users": 9, "empty_users": 1, "recommended": np.arange(130) < 4})
     assert len(decision.problems) == 3
     assert decision.as_dict()["problems"] == list(decision.problems)

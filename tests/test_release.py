@@ -101,7 +101,7 @@ def test_the_manifest_says_where_the_release_came_from(release: Published) -> No
     parts = [record.rows for name, record in manifest.files.items() if name.startswith("recommendations/")]
     assert manifest.counts["recommendations"] == sum(parts) == rows
     assert manifest.model_hash == open_model(release.store, release.run.name("model")).card.model_hash
-    assert {"nightrank", "python", "numpy", "pyarrow", "implicit"} <= set(manifest.versions)
+    assert {"nightrank", "python", "numpy", "pyarrow", "implicit", "numba"} <= set(manifest.versions)
     assert verify(release.store, release.release.id) == manifest
 
 

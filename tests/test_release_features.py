@@ -1,4 +1,4 @@
-"""Format version 4: bounds and vectors of features in a release, refused where they do not fit, kept by erase."""
+"""Format version 4: bounds, label and vectors of features, refused where they do not fit, kept by erase."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ GENDER = {"name": "gender", "values": ["f", "m"], "mean": 0.0, "scale": 1.0}
         ({"bounds": [5.0, 1.0]}, "bounds.*expected the lower one first"),
         ({"bounds": [1.0]}, "bounds"),
         ({"bounds": [1.0, float("inf")]}, "bounds.*finite"),
+        ({"label": "weight >= 4.0"}, 'label.*expected the rule as "weight>=4"'),
+        ({"label": "weight>=4 or so"}, "label.*expected weight, one of"),
     ],
     ids=str,
 )
@@ -95,3 +97,16 @@ def test_a_person_is_erased_from_a_release_with_features(store: Store) -> None:
     assert (after.model.card.user_features, after.model.card.bounds) == (columns, (1.0, 5.0))
     np.testing.assert_array_equal(after.model.user_features.vectors, vectors)
     assert any("features" in text for text in receipt["not_done"])
+
+
+def test_an_erasure_keeps_the_rule_of_the_classes(tmp_path: Path) -> None:
+    """What a probability is of stays known, in the successor's manifest as on its card."""
+    shutil.copytree(FOLDER / "v4" / "classes" / "store", tmp_path / "store")
+    store = open_store(str(tmp_path / "store"))
+    person = open_release(store).model.user_ids[3]
+    erase(store, [str(person)], handover_s=0.0)
+    after = open_release(store)
+    assert (after.manifest.label, after.model.card.label) == ("weight>=4", "weight>=4")
+    manifest = next(path for path in Path(store.url).rglob("manifest.json") if after.id in str(path))
+    manifest.write_text(manifest.read_text().replace('"weight>=4"', '"weight>>4"'))
+    assert "is broken at label" in refusal(lambda: open_release(store))

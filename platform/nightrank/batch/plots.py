@@ -39,7 +39,7 @@ from nightrank.config.families import BASELINES
 from nightrank.quality.names import is_loss, signed
 from nightrank.release.store import Store
 
-NAMES = ("metric_by_time.png", "metric_by_parameter.png", "best_against_popularity.png")
+NAMES = ("metric_by_time.png", "metric_by_parameter.png", "best_against_baseline.png")
 
 _SPANS = 10.0  # a parameter whose largest value is this many times its smallest gets a logarithmic axis
 _FEW = 6  # so many distinct values are written at the axis as they are

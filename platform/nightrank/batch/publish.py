@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import implicit
+import numba
 import numpy as np
 import pyarrow as pa
 import ray
@@ -88,8 +89,8 @@ def _assemble(run: Run, still: Callable[[], None]) -> Manifest:
         expected_users=model.card.n_users,
         rows=scored["rows"],
         empty_users=scored["empty_users"],
-        distinct_items=int(recommended.sum()),
-        n_items=model.card.n_items,
+        recommended=recommended,
+        has_events=model.popularity > 0,
         min_coverage=run.job.gate.min_coverage,
     ).as_dict()
     if not decision["passed"]:
@@ -108,6 +109,7 @@ def _assemble(run: Run, still: Callable[[], None]) -> Manifest:
         run_key=run.key,
         family=model.card.family,
         params=model.card.params,
+        label=model.card.label,
         seed=model.card.seed,
         model_hash=model.card.model_hash,
         data_fingerprint=run.record.data_fingerprint,
@@ -185,6 +187,7 @@ def _versions() -> dict[str, str]:
         "scipy": scipy.__version__,
         "pyarrow": pa.__version__,
         "implicit": implicit.__version__,
+        "numba": numba.__version__,  # compiles fm, hybrid, ials and the engine
     }
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nightrank.batch.inputs import Inputs
 from nightrank.batch.records import STAGE_RECORDS, read_json
 from nightrank.config.job import JobConfig
+from nightrank.config.rules import Rule, parse_rule
 from nightrank.errors import DataError, ReleaseError, StoreConflict
 from nightrank.release.manifest import current, read_manifest
 from nightrank.release.store import Store
@@ -32,13 +33,20 @@ RUN_KEY = re.compile("[0-9a-f]{16}")
 
 
 class Recipe(BaseModel):
-    """What can be fitted again: a family and its parameters. release: where it was in service."""
+    """What can be fitted again: a family and its parameters. release: where it was in service, and there
+    label: the rule of the classes that it learned, such as weight>=4; None for what learns none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     family: str
     params: dict[str, int | float | str]
     release: str | None = None
+    label: str | None = None
+
+    @property
+    def rule(self) -> Rule | None:
+        """`label`, ready to apply."""
+        return None if self.label is None else parse_rule(self.label)
 
     def as_line(self) -> bytes:
         """For a file of its own."""
@@ -189,7 +197,7 @@ def _in_service(store: Store) -> Recipe | None:
             f"the release in service cannot be read, so nothing can be compared with it: {error}. Put another in "
             "service with `nightrank releases activate ID`, or delete CURRENT in the store to begin afresh"
         ) from None
-    return Recipe(family=manifest.family, params=manifest.params, release=release_id)
+    return Recipe(family=manifest.family, params=manifest.params, release=release_id, label=manifest.label)
 
 
 def winner_key(job: JobConfig) -> str:

@@ -34,9 +34,9 @@ from nightrank.batch.trials import (
     Spec,
     baseline_of,
     begun,
-    can_be_measured,
     failed,
     spec_of,
+    unmeasurable,
 )
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorSpec, ActorTable
@@ -82,7 +82,7 @@ def _first(run: Run) -> list[tuple[str, Spec]]:
     found = [("baseline", baseline_of(run.job))]
     if last is None or last.family not in run.job.sweep.models:
         return found
-    if can_be_measured(run.job, last.family, last.params):
+    if unmeasurable(run.job, last) is None:
         found.append(("last winner", spec_of(last.family, last.params)))
     return found
 
@@ -224,7 +224,7 @@ class _Progress(Callback):  # type: ignore[misc]
             spec, seed=self.seed, origin="search"
         )
         if record["state"] not in ENDED:
-            self._ended(failed(record, "the process of the trial died each time (killed, or out of memory)"))
+            self._ended(failed(record, DIED))
 
     def _ended(self, record: Record | None) -> None:
         if record is None or record["trial"] in self.done:

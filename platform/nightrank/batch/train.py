@@ -10,9 +10,9 @@ import logging
 from typing import Any
 
 from nightrank.batch.inputs import Inputs, load_counted
-from nightrank.batch.on_test import values_on_test
+from nightrank.batch.on_test import against_baseline
 from nightrank.batch.run import Recipe, Run
-from nightrank.batch.trials import baseline_of, can_be_measured
+from nightrank.batch.trials import baseline_of, unmeasurable
 from nightrank.cluster.session import run_task, threads
 from nightrank.config.cluster import ActorTable
 from nightrank.config.job import JobConfig
@@ -33,10 +33,12 @@ def train(run: Run, actors: ActorTable, *, force: bool = False) -> dict[str, Any
     """
     with run.recording("train") as outcome:
         recipe = chosen_recipe(run)
-        baseline = _baseline(run)
+        baseline, why_not = _baseline(run)
         n_threads = threads(actors.trainer)
         log.info("gate: %s %s against %s %s", recipe.family, recipe.params, baseline.family, baseline.params)
         decision = run_task(_judge, run.job, run.inputs, recipe, baseline, n_threads, spec=actors.trainer)
+        why_not = why_not or _not_fitted(baseline, decision)
+        decision["stands_in_for"] = why_not
         decision["forced"] = force and not decision["passed"]
         run.put_json("gate.json", decision)
         if decision["forced"]:
@@ -65,31 +67,56 @@ def chosen_recipe(run: Run) -> Recipe:
     return Recipe(family=best["family"], params=best["params"])
 
 
-def _baseline(run: Run) -> Recipe:
-    """The recipe in service when the run began, or a stand-in."""
-    spec, before = baseline_of(run.job), run.record.in_service
-    if before is not None and can_be_measured(run.job, before.family, before.params):
-        return before
+def _baseline(run: Run) -> tuple[Recipe, dict[str, Any] | None]:
+    """The recipe in service when the run began; or what stands in for it, and that recipe with the reason."""
+    before, why_not = run.record.in_service, None
     if before is not None:
-        log.warning(
-            "%s %s, which is in service, cannot give %s: %s stands in for it in the gate",
-            *(before.family, before.params, run.job.objective.name, spec["family"]),
-        )
+        reason = unmeasurable(run.job, before)
+        if reason is None:
+            return before, None
+        why_not = _passed_over(before, reason=reason, stand_in=stand_in_of(run.job))
+    return stand_in_of(run.job), why_not
+
+
+def stand_in_of(job: JobConfig) -> Recipe:
+    """What a candidate is held against where the recipe in service cannot be."""
+    spec = baseline_of(job)
     return Recipe(family=spec["family"], params=spec["params"])
+
+
+def _not_fitted(baseline: Recipe, decision: dict[str, Any]) -> dict[str, Any] | None:
+    reason = decision.pop("not_fitted")
+    if reason is None:
+        return None
+    text = f"cannot be fitted on tonight's data ({reason})"
+    return _passed_over(baseline, reason=text, stand_in=Recipe(**decision["baseline_recipe"]))
+
+
+def _passed_over(recipe: Recipe, *, reason: str, stand_in: Recipe) -> dict[str, Any]:
+    log.warning(
+        "%s %s, which is in service, %s: %s stands in for it in the gate",
+        *(recipe.family, recipe.params, reason, stand_in.family),
+    )
+    return {**recipe.model_dump(), "reason": reason}
 
 
 def _judge(
     job: JobConfig, inputs: Inputs, recipe: Recipe, baseline: Recipe, n_threads: int
 ) -> dict[str, Any]:
-    found = values_on_test(job, inputs, (recipe, baseline), threads=n_threads)
-    return quality_gate(
+    stand_in = stand_in_of(job)
+    found, reason = against_baseline(
+        job, inputs, candidate=recipe, baseline=baseline, stand_in=stand_in, threads=n_threads
+    )
+    held_against = baseline if reason is None else stand_in
+    decision = quality_gate(
         *found.values,
         metric=job.objective.name,
         shares=found.shares,
         min_change=job.gate.min_change,
-        baseline_recipe=baseline.model_dump(),
+        baseline_recipe=held_against.model_dump(),
         seed=job.seed,
-    ).as_dict() | {"unknown_users": found.n_unknown_users}
+    )
+    return decision.as_dict() | {"unknown_users": found.n_unknown_users, "not_fitted": reason}
 
 
 def _refusal(decision: dict[str, Any]) -> str:
@@ -117,7 +144,15 @@ def _fit_all(
         label=job.label_rule,
     )
     buckets = job.score.buckets or default_buckets(len(interactions.user_ids))
-    card = save_model(model, interactions, store=open_store(store), key=key, n_buckets=buckets, seed=job.seed)
+    card = save_model(
+        model,
+        interactions,
+        store=open_store(store),
+        key=key,
+        n_buckets=buckets,
+        seed=job.seed,
+        label=job.label_rule,
+    )
     return {
         "users": card.n_users,
         "items": card.n_items,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.batch.run import Recipe
 from nightrank.config.families import BASELINES, Value
 from nightrank.config.job import JobConfig
 from nightrank.config.objective import LOSSES
@@ -51,10 +52,14 @@ def baseline_of(job: JobConfig) -> Spec:
     return spec_of("mean", {"task": "label" if job.objective.metric == "logloss" else "rating"})
 
 
-def can_be_measured(job: JobConfig, family: str, params: Mapping[str, Value]) -> bool:
-    """Can this recipe, of another night, be fitted with this job's settings, and give its objective?"""
-    task = params.get("task")
-    return job.objective.suits(family, task) and (task != "label" or job.label is not None)
+def unmeasurable(job: JobConfig, recipe: Recipe) -> str | None:
+    """Why a recipe of another night cannot be fitted by this job's settings, or give its objective; None: it can."""
+    task = recipe.params.get("task")
+    if not job.objective.suits(recipe.family, task):
+        return f"cannot give {job.objective.name}"
+    if task == "label" and job.label is None and recipe.label is None:
+        return "learns classes by a rule that neither its release nor the job gives (label)"
+    return None
 
 
 def spec_of(family: str, params: Mapping[str, Value]) -> Spec:

@@ -5,6 +5,7 @@ What draws is imported when something is drawn, so that no other command waits f
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +19,10 @@ from nightrank.config.job import inside_job, load_job
 from nightrank.errors import DataError
 from nightrank.release import open_release
 from nightrank.release.item_map import ItemMap, item_map
+from nightrank.release.publish import published
 from nightrank.release.reader import Release
 
+PICTURE, PAGE = "map.png", "map.html"
 CATEGORIES = "categories"  # what a release calls them, whatever the job's column is
 app = typer.Typer(help="Pictures of a release.", no_args_is_help=True)
 
@@ -41,19 +44,26 @@ def map_command(
     out: Annotated[Path, typer.Option("--out", help="The folder for map.png and map.html.")] = Path(),
 ) -> None:
     """Draw the items of a release on a plane, near where their vectors are near: map.png and map.html."""
-    opened = open_release(chosen_store(config, store), release)
+    chosen = chosen_store(config, store)
+    if release is not None and release not in published(chosen):
+        raise DataError(
+            f"found --release {release}, expected a release of store {chosen.url}: `nightrank releases list` shows "
+            "what is there; without --release it is the one in service"
+        )
+    opened = open_release(chosen, release)
     by_category = color is not None
     if color is not None:
         _check_colour(color, opened, job_column=_job_column(config))
+    _check_folder(out)
     drawn = _computed(opened, n=items)
     from nightrank.cli.map_page import told, write_page  # with matplotlib's colours
     from nightrank.cli.map_png import write_png
 
-    write_png(out / "map.png", drawn, by_category=by_category)
-    write_page(out / "map.html", drawn, by_category=by_category)
+    write_png(out / PICTURE, drawn, by_category=by_category)
+    write_page(out / PAGE, drawn, by_category=by_category)
     typer.echo(f"release {drawn.release}: {told(drawn)}", err=True)
-    typer.echo(out / "map.png")
-    typer.echo(out / "map.html")
+    typer.echo(out / PICTURE)
+    typer.echo(out / PAGE)
 
 
 def _computed(release: Release, *, n: int) -> ItemMap:
@@ -71,6 +81,22 @@ def _computed(release: Release, *, n: int) -> ItemMap:
         return item_map(
             release, n=n, on_iteration=lambda done, of: bars.update(task, completed=done, total=of)
         )
+
+
+def _check_folder(out: Path) -> None:
+    """Make the folder; DataError where the files cannot go into it, before anything is laid out."""
+    expected = f"expected a folder for {PICTURE} and {PAGE}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"found --out {out}, {expected}: {error.strerror or error}; name another, or make room for it"
+        ) from None
+    for name in (PICTURE, PAGE):
+        if (out / name).is_dir():
+            raise DataError(f"found a folder of the name {name} in --out {out}, {expected}; name another")
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise DataError(f"found --out {out}, {expected} that may be written to; name another")
 
 
 def _job_column(config: Path | None) -> str | None:

@@ -38,7 +38,10 @@ Space = Choices | Range
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter: its type, bounds and default, and the family's own search space for it."""
+    """One parameter: its type, bounds and default, and the family's own search space for it.
+
+    only_with: another parameter and its word, without which nothing but the default means anything.
+    """
 
     kind: type[int] | type[float]
     minimum: Number
@@ -46,6 +49,7 @@ class Param:
     space: Space
     minimum_allowed: bool = True
     maximum: Number | None = None
+    only_with: tuple[str, str] | None = None
 
     def problem(self, value: object) -> str | None:
         """What was expected, where a value cannot be this parameter; None where it can."""
@@ -212,7 +216,7 @@ _FM = Family(
             # A rating, or the probability of the class that the job's `label` makes of the weight.
             "task": Word(("rating", "label"), "rating", Choices(("rating",))),
             # Of task label: pairs nobody has, drawn for each pair, as examples of what is not of the class.
-            "negatives": Param(int, 0, 0, Choices((0,)), maximum=100),
+            "negatives": Param(int, 0, 0, Choices((0,)), maximum=100, only_with=("task", "label")),
         }
     ),
     combine="last",

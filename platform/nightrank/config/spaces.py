@@ -8,6 +8,7 @@ reported, not the first only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nightrank.config.families import FAMILIES, Choices, Family, Param, Range, Space, Value, Word
@@ -44,6 +45,7 @@ def parse_params(family: Family, raw: dict[Any, Any]) -> dict[str, Value]:
             problems.append(Problem((str(name),), found + text))
         elif param is not None:
             values[name] = param.kind(value)
+    problems = problems or _pointless(family, {name: Choices((value,)) for name, value in values.items()})
     if problems:
         raise ProblemsError(problems)
     return values
@@ -64,6 +66,11 @@ def family_named(name: Any, *, searched: bool = False) -> Family:
 def dump_models(models: dict[str, dict[str, Space]]) -> dict[str, dict[str, Any]]:
     """The same in job-file form: lists and `{low, high, log}`."""
     return {name: {key: _dump(space) for key, space in spaces.items()} for name, spaces in models.items()}
+
+
+def _shortest(space: Space) -> Any:
+    """As a job file may say it: one value alone is no list."""
+    return space.values[0] if isinstance(space, Choices) and len(space.values) == 1 else _dump(space)
 
 
 def _dump(space: Space) -> Any:
@@ -88,9 +95,25 @@ def _parse_family(family: Family, raw: Any) -> dict[str, Space]:
             spaces[name] = _parse_space(param, value)
         except ProblemsError as error:
             problems += [Problem((str(name), *problem.key), problem.text) for problem in error.problems]
+    problems = problems or _pointless(family, spaces)
     if problems:
         raise ProblemsError(problems)
     return spaces
+
+
+def _pointless(family: Family, spaces: Mapping[str, Space]) -> list[Problem]:
+    """Parameters that would be read and ignored, since another one may not have the word that they go with."""
+    found = []
+    for name, param in family.params.items():
+        if not isinstance(param, Param) or param.only_with is None:
+            continue
+        other, word = param.only_with
+        if spaces[name] == Choices((param.default,)) or spaces[other] == Choices((word,)):
+            continue
+        given, beside = (_shortest(spaces[one]) for one in (name, other))
+        text = f"found {shown(given)} beside {other} {shown(beside)}; only {other} {shown(word)} takes more than "
+        found.append(Problem((name,), f"{text}{param.default}: set {other}: {word}, or leave {name} out"))
+    return found
 
 
 def _parse_space(param: Param | Word, raw: Any) -> Space:

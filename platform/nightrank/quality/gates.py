@@ -77,7 +77,11 @@ def quality_gate(
 
 @dataclass(frozen=True)
 class StructureDecision:
-    """What publish found in the files: problems is empty when the gate passed."""
+    """What publish found in the files: problems is empty when the gate passed.
+
+    coverage: of the items with events, the share that is recommended to anybody. new_items: those of the catalogue
+    without events, which a family with features ranks by what they are; new_items_recommended: to anybody.
+    """
 
     passed: bool
     coverage: float
@@ -85,6 +89,8 @@ class StructureDecision:
     users: int
     rows: int
     empty_users: int
+    new_items: int
+    new_items_recommended: int
     problems: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,12 +104,19 @@ def structure_gate(
     expected_users: int,
     rows: int,
     empty_users: int,
-    distinct_items: int,
-    n_items: int,
+    recommended: NDArray[np.bool_],
+    has_events: NDArray[np.bool_],
     min_coverage: float,
 ) -> StructureDecision:
-    """Every user has a list and enough of the catalogue is recommended to somebody."""
-    coverage = distinct_items / n_items
+    """Every user has a list, and enough of the items with events are recommended to somebody.
+
+    recommended, has_events: bool (n_items,). Items without events count for nothing here: an item table may hold any
+    number of them, and a share of those says nothing of the lists.
+    """
+    n_items = int(np.count_nonzero(has_events))
+    n_new, n_new_recommended = len(has_events) - n_items, int(np.count_nonzero(recommended & ~has_events))
+    n_recommended = int(np.count_nonzero(recommended & has_events))
+    coverage = n_recommended / n_items
     problems = []
     if users != expected_users:
         problems.append(f"{users} users were scored, {expected_users} are in the model")
@@ -111,8 +124,8 @@ def structure_gate(
         problems.append(f"{empty_users} users have an empty list although they have not seen everything")
     if coverage < min_coverage:
         problems.append(
-            f"coverage is {coverage:.4f}: {distinct_items} of {n_items} items are recommended to anybody; "
-            f"gate.min_coverage asks for {min_coverage}"
+            f"coverage is {coverage:.4f}: {n_recommended} of {n_items} items with events are recommended to anybody "
+            f"(and {n_new_recommended} of {n_new} without); gate.min_coverage asks for {min_coverage}"
         )
     return StructureDecision(
         passed=not problems,
@@ -121,5 +134,7 @@ def structure_gate(
         users=users,
         rows=rows,
         empty_users=empty_users,
+        new_items=n_new,
+        new_items_recommended=n_new_recommended,
         problems=problems,
     )

@@ -8,10 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nightrank.errors import ReleaseError
+from nightrank.release.model_card import check_rule
 from nightrank.release.records import FileRecord
 from nightrank.release.store import Store, checked_key
 
-# 4 added bounds and user_features of the card, 3 events, 2 erased_users and replaces; older ones have none of these.
+# 4 added label, and bounds, label and user_features of the card, 3 events, 2 erased_users and replaces; older ones
+# have none of these.
 FORMAT_VERSION = 4
 READABLE = (1, 2, 3, 4)
 CURRENT = "CURRENT"
@@ -42,6 +44,7 @@ class Manifest(BaseModel):
     run_key: str
     family: str
     params: dict[str, int | float | str]
+    label: str | None = None
     seed: int
     model_hash: str
     data_fingerprint: str
@@ -57,6 +60,11 @@ class Manifest(BaseModel):
     events: EventRules | None = None
     versions: dict[str, str]
     files: dict[str, FileRecord]
+
+    @field_validator("label")
+    @classmethod
+    def _is_rule(cls, label: str | None) -> str | None:
+        return check_rule(label)
 
     @field_validator("counts")
     @classmethod

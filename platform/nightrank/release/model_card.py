@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nightrank.config.rules import parse_rule
 from nightrank.data.features import FeatureColumn
 from nightrank.errors import ReleaseError
 from nightrank.release.records import FileRecord
@@ -42,15 +43,23 @@ class FeatureColumnRecord(BaseModel):
         return FeatureColumn(self.name, self.values, mean=self.mean, scale=self.scale)
 
 
+def check_rule(label: str | None) -> str | None:
+    """A rule as a release holds it: in its one spelling. Raises ValueError for any other text."""
+    if label is not None and str(parse_rule(label)) != label:
+        raise ValueError(f'found "{label}", expected the rule as "{parse_rule(label)}"')
+    return label
+
+
 def column_records(columns: Sequence[FeatureColumn]) -> tuple[FeatureColumnRecord, ...]:
     """The records of columns, in their order."""
     return tuple(FeatureColumnRecord.of(column) for column in columns)
 
 
 class ModelCard(BaseModel):
-    """model.json. bounds: what predictions are cut to. user_features: the columns behind the vectors of features.
+    """model.json. bounds: what predictions are cut to. label: the rule of the class whose probability they are, such
+    as weight>=4. user_features: the columns behind the vectors of features.
 
-    Both are None where the model has none, and in releases of format version 3 or less.
+    Each is None where the model has none, and in releases of format version 3 or less.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -66,6 +75,7 @@ class ModelCard(BaseModel):
     user_id_type: Literal["int64", "string"]
     item_id_type: Literal["int64", "string"]
     bounds: tuple[float, float] | None = None
+    label: str | None = None
     user_features: tuple[FeatureColumnRecord, ...] | None = None
     files: dict[str, FileRecord]
 
@@ -75,6 +85,11 @@ class ModelCard(BaseModel):
         if bounds is not None and bounds[0] > bounds[1]:
             raise ValueError(f"from {bounds[0]} to {bounds[1]}, expected the lower one first")
         return bounds
+
+    @field_validator("label")
+    @classmethod
+    def _is_rule(cls, label: str | None) -> str | None:
+        return check_rule(label)
 
     @field_validator("user_features")
     @classmethod

@@ -25,6 +25,7 @@ from nightrank.release.model_card import ModelCard, column_records, read_card
 from nightrank.release.store import Store
 
 if TYPE_CHECKING:  # every scorer and replica imports this; they need no family's code
+    from nightrank.config.rules import Rule
     from nightrank.data.interactions import Interactions
     from nightrank.models import FactorModel
     from nightrank.models.factor_model import FeatureVectors
@@ -150,9 +151,19 @@ def default_buckets(n_users: int) -> int:
 
 
 def save_model(
-    model: FactorModel, interactions: Interactions, *, store: Store, key: str, n_buckets: int, seed: int
+    model: FactorModel,
+    interactions: Interactions,
+    *,
+    store: Store,
+    key: str,
+    n_buckets: int,
+    seed: int,
+    label: Rule | None = None,
 ) -> ModelCard:
-    """Write a model's arrays and the interactions that it was fitted on below a key; model.json comes last."""
+    """Write a model's arrays and the interactions that it was fitted on below a key; model.json comes last.
+
+    label: the rule of the classes of a model of probabilities; of no other is it kept.
+    """
     store.delete(f"{key}/model.json")  # until all is there, a kill leaves no model and no mixture of two
     buckets = (interactions.user_ids.hashes() % np.uint64(n_buckets)).astype(np.int64)
     order = np.argsort(buckets, kind="stable")
@@ -191,6 +202,7 @@ def save_model(
         user_id_type=interactions.user_ids.kind,  # type: ignore[arg-type]
         item_id_type=interactions.item_ids.kind,  # type: ignore[arg-type]
         bounds=model.bounds,
+        label=str(label) if label is not None and model.link == "logistic" else None,
         user_features=None if features is None else column_records(features.columns),
         files=files,
     )
