@@ -7,7 +7,8 @@ The first table: on MovieLens 100K, every rating an event of weight 1, a sweep f
 worth on the test split that no trial saw, beside `implicit`'s ALS at the library's own defaults and popularity;
 differences are paired per user, with 95% intervals. The second: on made events, two trials of a family at once on one
 node, each in a process of its own; of the second one the private memory at its peak, beyond what the process takes
-empty and beyond its vectors, as a share of the CSR of train, which both map from the same files.
+empty and beyond its vectors, as a share of the CSR of train, which both map from the same files. Families that learn
+from features have a category of each user and of each item beside the events.
 """
 
 from __future__ import annotations
@@ -19,33 +20,38 @@ import platform
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from nightrank.batch.inputs import find_inputs, load_splits
+from nightrank.batch.on_test import values_on_test
+from nightrank.batch.run import Recipe
 from nightrank.batch.split_files import open_split, save_splits
-from nightrank.config.families import FAMILIES
+from nightrank.config.families import FAMILIES, Value
 from nightrank.config.job import JobConfig
-from nightrank.data.splits import split_for
+from nightrank.data.features import FeatureColumn, Features, SideFeatures
+from nightrank.data.splits import Split
 from nightrank.data.synth_scale import ScaleRecipe, make_scale
 from nightrank.models import fit
-from nightrank.quality.evaluation import per_user, relevant_truth
 from nightrank.quality.intervals import UserSums, estimates
 from nightrank.release.store import LocalStore
 
-MODELS: dict[str, Any] = {"als": {}, "bpr": {}, "ials": {}, "lmf": {}, "svd": {}}
+MODELS: dict[str, Any] = {name: {} for name, family in FAMILIES.items() if family.searchable}
 # A fifth of all ratings is held out: with one rating a user, the noise of 943 users hides differences of a tenth.
 JOB: dict[str, Any] = {
     "events": {"dataset": "movielens-100k", "columns": {"weight": None}},
     "split": {"kind": "random_mask", "share": 0.2},
 }
-SEARCHED = {
-    name: space for name, space in MODELS.items() if name != "svd"
-}  # there are no ratings to decompose
-LIBRARY = {"factors": 100, "reg": 0.01, "alpha": 1.0, "epochs": 15}  # `implicit`'s own defaults
+# fm and svd predict ratings, and there are none.
+SEARCHED = {name: space for name, space in MODELS.items() if name not in ("fm", "svd")}
+# `implicit`'s own defaults
+LIBRARY: dict[str, Value] = {"factors": 100, "reg": 0.01, "alpha": 1.0, "epochs": 15}
+COLUMNS = {"weight": "weight", "time": "timestamp"}  # of the made events
 PAYS = "| seed | chosen | NDCG@10 on test | als, defaults | its difference | popularity | its difference | sweep, s |"
 MEMORY = "| family | private memory of a second trial | share of the CSR |"
 
@@ -64,45 +70,53 @@ def pays(seed: int, *, trials: int, folder: Path) -> str:
         run_stages(run, load_cluster(), stages=("sweep",))
         seconds = time.perf_counter() - started
     winner = run.finished("sweep")["winner"]
-    values = {
-        "winner": on_test(job, winner["family"], winner["params"]),
-        "als": on_test(job, "als", LIBRARY),
-        "popularity": on_test(job, "popularity", {}),
+    recipes = {
+        "winner": Recipe(family=winner["family"], params=winner["params"]),
+        "als": Recipe(family="als", params=LIBRARY),
+        "popularity": Recipe(family="popularity", params={}),
     }
+    found = values_on_test(job, find_inputs(job), list(recipes.values()), threads=2)
+    values = dict(zip(recipes, found.values, strict=True))
     for peer in ("als", "popularity"):
         values[f"over {peer}"] = values["winner"] - values[peer]
     users = np.flatnonzero(~np.isnan(values["winner"]))
-    found = estimates({name: UserSums.of_values(one) for name, one in values.items()}, users, seed=seed)
-    cells = [f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})" for one in found.values()]
+    measured = estimates({name: UserSums.of_values(one) for name, one in values.items()}, users, seed=seed)
+    cells = [f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})" for one in measured.values()]
     params = ", ".join(f"{name} {value}" for name, value in winner["params"].items())
-    means = [f"{found[name].value:.4f}" for name in ("winner", "als", "popularity")]
+    means = [f"{measured[name].value:.4f}" for name in ("winner", "als", "popularity")]
     return (
         f"| {seed} | {winner['family']}: {params} | {means[0]} | {means[1]} | {cells[3]} | {means[2]} | {cells[4]} | "
         f"{seconds:.0f} |"
     )
 
 
-def on_test(job: JobConfig, family: str, params: dict[str, Any]) -> np.ndarray:
-    """The objective of each user on the test split."""
-    (combine,) = job.combines([family])
-    split = split_for(load_splits(job, find_inputs(job), families=SEARCHED), combine)
-    model = fit(family, split.train, params=params, seed=job.seed, threads=2)
-    truth = relevant_truth(split, None)
-    return per_user(model, split, metric="ndcg", k=10, truth=truth, threads=2)
-
-
 def trial(folder: Path, family: str, pipe: Connection) -> None:
     """A fit in this process: says when it has all that is imported, and how large its vectors are."""
+    features = FAMILIES[family].uses_features
     fit("popularity", open_split(LocalStore(folder), "warm", combine="sum").train, params={}, seed=0)
     few = {"factors": 16, "epochs": 3}  # so that the vectors, which every trial has, do not hide the rest
     params = {name: few.get(name, value) for name, value in FAMILIES[family].defaults().items()}
-    small = open_split(LocalStore(folder), "warm", combine="sum").train
-    fit(family, small, params=params, seed=0)  # what is compiled or allocated once
+    small = open_split(LocalStore(folder), "warm", combine="sum", with_features=features)
+    fit(family, small.train, params=params, seed=0)  # what is compiled or allocated once
     pipe.send(None)
     pipe.recv()
-    model = fit(family, open_split(LocalStore(folder), "split", combine="sum").train, params=params, seed=0)
+    split = open_split(LocalStore(folder), "split", combine="sum", with_features=features)
+    model = fit(family, split.train, params=params, seed=0)
     pipe.send(model.user_vectors.nbytes + model.item_vectors.nbytes)
     pipe.recv()
+
+
+def featured(split: Split) -> Split:
+    """The same with one of twenty categories of every user and every item, at random."""
+    rng = np.random.default_rng(0)
+    column = FeatureColumn("group", tuple(f"group {n:02}" for n in range(20)))
+
+    def side(n: int) -> Features:
+        ones = np.ones(n, np.float32), rng.integers(20, size=n, dtype=np.int32), np.arange(n + 1)
+        return Features(csr_matrix(ones, shape=(n, 20)), (column,))
+
+    users, items = split.train.user_items.shape
+    return replace(split, train=replace(split.train, features=SideFeatures(side(users), side(items))))
 
 
 def anonymous_bytes(pid: int | None) -> int:
@@ -158,13 +172,12 @@ def main() -> None:
             "split": (60_000, 41_000, 5_000_000),
             "warm": (500, 400, 9_000),
         }.items():
-            recipe = ScaleRecipe(users=users, items=items, events=events, seed=0, rank=16, weights=False)
+            recipe = ScaleRecipe(users=users, items=items, events=events, seed=0, rank=16, weights=True)
             path = make_scale(folder / f"{made}-events", recipe)
-            job = JobConfig.model_validate(
-                {"store": name, "events": {"path": str(path), "columns": {"time": "timestamp"}}}
-            )
+            job = JobConfig.model_validate({"store": name, "events": {"path": str(path), "columns": COLUMNS}})
             splits = load_splits(job, find_inputs(job), families=["als"])
-            save_splits(LocalStore(folder), made, splits=splits)
+            with_features = {how: featured(split) for how, split in splits.items()}
+            save_splits(LocalStore(folder), made, splits=splits, with_features=with_features)
         matrix = open_split(LocalStore(folder), "split", combine="sum").train.user_items
         csr_bytes = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
         print(f"\nCSR of train: {csr_bytes / 2**20:.1f} MiB, {matrix.nnz} pairs\n\n{MEMORY}\n|{'---|' * 3}")

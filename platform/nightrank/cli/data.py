@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from nightrank.batch.inputs import event_paths, table_paths
 from nightrank.cli import synth
+from nightrank.cli.data_fits import outlook_of
 from nightrank.cli.options import Config, Json, Overrides
 from nightrank.config.job import inside_job, load_job
 from nightrank.data.datasets import fetch
@@ -63,6 +65,7 @@ def check_command(config: Config, set: Overrides = None, as_json: Json = False) 
         defaults=job.combines(job.families),
         has_sweep=job.train.model is None,
         metadata=metadata,
+        outlook_of=partial(outlook_of, job, metadata),
     )
     typer.echo(json.dumps(report.as_dict()) if as_json else "\n".join(_lines(report)))
     if report.problems:
@@ -92,6 +95,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"weights    of events: {_spread(report.event_weights)}"
     if report.pair_weights is not None:
         yield f"           of pairs:  {_spread(report.pair_weights)}"
+    if report.class_share is not None:
+        yield f"classes    {report.class_share:.1%} of the pairs are of the class that label names"
     yield f"per user   {_spread(report.events_per_user)} events; {report.single_event_users:.1%} of users have one"
     yield f"per item   {_spread(report.events_per_item)} events; {report.single_event_items:.1%} of items have one"
     if report.first is not None:

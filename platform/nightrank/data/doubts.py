@@ -30,6 +30,24 @@ class Doubt(NamedTuple):
     text: str
 
 
+def items_without_events(rows: int, with_events: int) -> Iterator[Doubt]:
+    """Of an item table of so many rows, so many of them with events, where families with features rank them all.
+
+    Where none has any, it is another table: a problem, and no doubt.
+    """
+    if 0 < with_events < rows - MOST * rows:
+        yield Doubt(
+            "items_without_events",
+            f"{rows - with_events} of {rows} rows of the items' table have no events, and models with features rank "
+            f"them beside the {with_events} that have some; is it the right table, with the right ids?",
+        )
+
+
+def unfittable(family: str, reason: str) -> Doubt:
+    """Some of a sweep's recipes would fail, others not."""
+    return Doubt("unfittable", f"trials of {family} in the sweep would fail: {reason}")
+
+
 def doubts_of(
     events: Events,
     found: Interactions | None,

@@ -7,7 +7,7 @@ after weighing and dropping) beside what the files hold (rows, types, times), wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,12 +35,26 @@ Numbers = Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What the models of a job would find. class_share: as in `Report`. problems: why none of them can be fitted."""
+
+    class_share: float | None = None
+    doubts: Sequence[Doubt] = ()
+    problems: Sequence[str] = ()
+
+
+# Of the pairs, by how they combine, and what of the metadata counts.
+OutlookOf = Callable[[Mapping[str, Interactions], MetadataCounts | None], Outlook]
+
+
+@dataclass(frozen=True)
 class Report:
     """The numbers of a check.
 
     counts: what was read and dropped. duplicate_rows: rows equal to an earlier one in every mapped column, kept.
     users, items, pairs, density (pairs / (users x items)), pair_weights: what training would see; 0 and None where
-    nothing is left. events_by_type: None without a type column. event_weights: as read, before types and decay.
+    nothing is left. class_share: of the pairs, those of the job's class; None without a label.
+    events_by_type: None without a type column. event_weights: as read, before types and decay.
     events_per_user, events_per_item, single_event_users and _items (shares): of the rows as read.
     held_out_users, held_out_pairs: those of the test split that can be measured, its truth; 0 where it is refused.
     unknown_users: users with held-out pairs and none to train on. first, last: ISO 8601 UTC, None without times.
@@ -59,6 +73,7 @@ class Report:
     events_by_type: Mapping[str, int] | None
     event_weights: Numbers
     pair_weights: Numbers | None
+    class_share: float | None
     events_per_user: Numbers
     events_per_item: Numbers
     single_event_users: float
@@ -81,7 +96,7 @@ class Report:
         }
 
 
-def report_of(
+def report_of(  # noqa: PLR0913  what a job says of its events, by name
     events: Events,
     rules: WeighingConfig,
     *,
@@ -90,11 +105,12 @@ def report_of(
     defaults: Sequence[str] = ("sum",),
     has_sweep: bool = False,
     metadata: Metadata | None = None,
+    outlook_of: OutlookOf | None = None,
 ) -> Report:
     """The report on a job's events; what a night would refuse is a problem in it.
 
     how, seed: the job's split. defaults: as for `pool_of`. has_sweep: the night holds out twice. metadata: what is
-    known of users and items beside events.
+    known of users and items beside events. outlook_of: tells the outlook of the job's models.
     """
     per_user = occurrences(events.users, len(events.user_ids))
     per_user = per_user[per_user > 0]  # an id without events is left of people who were erased
@@ -109,6 +125,7 @@ def report_of(
     first, last = _time_range(events)
     n_users, n_items = (0, 0) if found is None else found.user_items.shape
     n_pairs = 0 if found is None else found.user_items.nnz
+    outlook = Outlook() if pool is None or outlook_of is None else outlook_of(pool.pairs, known)
     return Report(
         counts=events.counts if found is None else found.counts,
         duplicate_rows=duplicates,
@@ -122,6 +139,7 @@ def report_of(
         events_by_type=types,
         event_weights=_quantiles(np.ones(1) if events.weights is None else events.weights, _SPREAD),
         pair_weights=None if found is None else _quantiles(found.user_items.data, _SPREAD),
+        class_share=outlook.class_share,
         events_per_user=_quantiles(per_user, QUANTILES),
         events_per_item=_quantiles(per_item, QUANTILES),
         single_event_users=float(np.mean(per_user == 1)),
@@ -132,10 +150,12 @@ def report_of(
         warnings=(
             *doubts_of(events, found, rules, types=types or {}, n_duplicates=duplicates),
             *metadata_doubts(metadata, known),
+            *outlook.doubts,
         ),
         problems=(
             *([] if found is None else [*_too_few(found), *metadata_problems(found, metadata, known)]),
             *problems,
+            *outlook.problems,
         ),
     )
 

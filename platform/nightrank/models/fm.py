@@ -41,6 +41,7 @@ from nightrank.data.features import SideFeatures
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 from nightrank.models.factor_model import FactorModel, FeatureVectors, Params, factor_model
+from nightrank.models.fittable import check_classes, rating_scale
 from nightrank.models.fitting import Epoch, Fitting
 from nightrank.models.fm_member import Member, Problem, Side
 
@@ -95,18 +96,9 @@ def _problem(interactions: Interactions, params: Params, how: Fitting) -> tuple[
         examples = csr_matrix((targets, matrix.indices, matrix.indptr), shape=matrix.shape)
         if params["negatives"]:
             examples = with_negatives(examples, int(params["negatives"]), seed=how.seed)
-        if examples.data.min() == examples.data.max():
-            raise DataError(
-                f"fm with task=label: every one of {examples.nnz} pairs has the label {bool(examples.data[0])} by "
-                f"the rule {how.label}, so there is nothing to tell apart; use another rule, or negatives above 0"
-            )
+        check_classes(examples.data, rule=how.label)
     else:
-        low, scale = float(matrix.data.mean(dtype=np.float64)), float(matrix.data.std(dtype=np.float64))
-        if scale <= 1e-6 * abs(low):
-            raise DataError(
-                f"fm with task=rating: all {matrix.nnz} weights are {low:g}, so there is nothing to predict; use "
-                "task=label with negatives above 0, or a family for implicit feedback such as ials"
-            )
+        low, scale = rating_scale(matrix.data)
         targets = ((matrix.data.astype(np.float64) - low) / scale).astype(np.float32)
         examples = csr_matrix((targets, matrix.indices, matrix.indptr), shape=matrix.shape)
     return Problem.of(examples, known=features, is_label=is_label), low, scale

@@ -56,6 +56,7 @@ from nightrank.data.features import Features, SideFeatures
 from nightrank.data.interactions import Interactions
 from nightrank.errors import DataError
 from nightrank.models.factor_model import FactorModel, FeatureVectors, Params, factor_model
+from nightrank.models.fittable import check_known
 from nightrank.models.fitting import Epoch, Fitting
 from nightrank.models.hybrid_steps import Batch, Floats, Pairs, Side, Table, Task, choose, draw, pull
 from nightrank.models.products import LANES
@@ -132,11 +133,8 @@ def _side(name: str, known: Features | None, *, own: NDArray[np.integer], n: int
     columns = np.zeros(n, dtype=np.float32)
     if _has_ids(name, ids):
         columns[own] = 1.0
-    elif known is None or known.matrix.shape[1] == 0:
-        raise DataError(
-            f"hybrid with ids={ids}: found no features of {name}, expected some, since {name} have no vectors of "
-            f"their own then; name columns in {name}.features, or use ids=both"
-        )
+    else:
+        check_known(known, name=name, ids=ids)
     parts = [
         diags_array(columns, format="csr"),
         *([] if known is None else [known.matrix * _weight(name, known, ids)]),
