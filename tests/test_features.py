@@ -266,7 +266,7 @@ def test_what_is_missing_in_a_table_is_so_in_a_request() -> None:
         places, _, unknown = encoded(columns, {"word": one, "x": one})
         assert (places.tolist(), unknown) == ([], [])
     places, weights, unknown = encoded(columns, {"word": [" a ", "null", "none"], "x": "3"})
-    assert (places.tolist(), weights.tolist(), unknown) == ([0], [1.0], ["word=none", "x"])
+    assert (places.tolist(), weights.tolist(), unknown) == ([0, 2], [1.0, 1.0], ["word=none"])
 
 
 def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import asked
 import made
 from asked import K, Service, refusal, served, user_path
 from featured import with_features
+from nightrank.config.service import LimitsSettings
 from nightrank.data.interactions import Interactions
 from nightrank.models import FactorModel
 from nightrank.ranking import ItemIndex, PartitionedIndex
@@ -25,6 +26,7 @@ from nightrank.service.routes import build_api
 RECOMMENDATIONS = "/v1/recommendations"
 ANN = {"age": 25, "gender": "F", "likes": ["music", "art"]}
 UNKNOWN_USER = 1
+VALUES = "expected a text, a number, true or false, null, or a list of them"
 
 
 def service_of(folder: Path, family: str, **params: Any) -> Service:
@@ -69,6 +71,8 @@ def listed(answer: dict[str, Any]) -> list[tuple[Any, float]]:
         ({"gender": "M", "age": None, "likes": []}, {2: 1.0}),
         ({"likes": "ünï=x"}, {5: 1.0}),
         ({"likes": ["art", "art"]}, {3: 1.0}),
+        ({"likes": [None, " art ", ""], "gender": "", "age": " 25"}, {3: 1.0, 0: -0.5}),
+        ({"age": [25]}, {0: -0.5}),
     ],
 )
 def test_a_stranger_is_the_sum_of_their_features(
@@ -88,9 +92,9 @@ def test_a_stranger_is_the_sum_of_their_features(
         ({"gender": "M", "hobby": "x"}, ["hobby"], {2: 1.0}),
         ({"gender": "M", "likes": ["art", "golf", "chess"]}, ["likes=chess", "likes=golf"], {2: 1.0, 3: 1.0}),
         ({"gender": "X", "age": 40}, ["gender=X"], {0: 1.0}),
-        ({"gender": "F", "age": "40"}, ["age"], {1: 1.0}),
+        ({"gender": "F", "age": "forty"}, ["age"], {1: 1.0}),
         (
-            {"likes": ["music", 3, True, 2.0], "age": [40]},
+            {"likes": ["music", 3, True, 2.0], "age": [40, 41]},
             ["age", "likes=2", "likes=3", "likes=true"],
             {4: 1.0},
         ),
@@ -227,10 +231,10 @@ def test_a_lost_partition_is_not_tried_again_for_features(bpr: Service) -> None:
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ({"age": {"years": 3}}, "body.features.age"),
-        ({"likes": [None]}, "body.features.likes"),
-        ({"likes": [["art"]]}, "body.features.likes"),
-        ({"likes": ["x"] * 1001}, "body.features.likes"),
+        ({"age": {"years": 3}}, f"body.features.age: {VALUES}, found a dict of 1"),
+        ({"likes": [["art"]]}, f"body.features.likes: {VALUES}, found a list of 1"),
+        ({"likes": [None, {}]}, f"body.features.likes: {VALUES}, found a list of 2"),
+        ({"likes": ["x"] * 1001}, "body.features.likes: at most 1000 values in a list, found a list of 1001"),
         (["age"], "body.features"),
         (
             {f"f{place}": 1 for place in range(1001)},
@@ -242,7 +246,32 @@ def test_features_that_cannot_be_meant_are_422(bpr: Service, features: Any, said
     """With their place."""
     status, code, message = refusal(bpr.post(RECOMMENDATIONS, {"features": features}))
     assert (status, code) == (422, "invalid_request")
-    assert said in message
+    assert message.startswith(said)
+    assert ";" not in message
+
+
+def test_an_answer_is_not_longer_than_what_was_asked(bpr: Service) -> None:
+    """Long names are cut, floats not written out, many unknown ones counted: no small body fetches much."""
+    long = bpr.post(RECOMMENDATIONS, {"features": {"x" * 5_000: 1, "likes": ["y" * 5_000, 1e308]}}).json()
+    assert long["unknown_features"] == ["likes=1e+308", "likes=" + "y" * 74, "x" * 80]
+    assert "more_unknown_features" not in long
+    for count, more in ((100, None), (101, 1), (900, 800)):
+        answer = bpr.post(
+            RECOMMENDATIONS, {"features": {"likes": [f"no{one:03}" for one in range(count)]}}
+        ).json()
+        assert answer["unknown_features"] == [f"likes=no{one:03}" for one in range(100)]
+        assert answer.get("more_unknown_features") == more
+
+
+def test_values_of_features_count_as_ids_do(bpr: Service) -> None:
+    """One limit for all that a request names, alone and in a batch."""
+    few = served(bpr.published, limits=LimitsSettings(ids=20))
+    values = {"features": {"likes": ["art"] * 17, "age": 3}, "exclude": [3]}
+    assert few.post(RECOMMENDATIONS, {"user_id": 0, **values}).status_code == 200
+    for body in ({**values, "exclude": [3, 4, 5]}, {"requests": [{**values, "k": 1}] * 2}):
+        status, code, message = refusal(few.post(RECOMMENDATIONS, body))
+        assert (status, code) == (422, "too_many_ids")
+        assert "ids and values of features; expected at most 20 in all" in message
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "1" + "0" * 400])
@@ -280,20 +309,25 @@ def test_all_is_open_once_a_release_is_prepared(bpr: Service, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("link", "bounds", "kind"),
-    [("identity", (1.0, 5.0), "rating"), ("identity", None, "rating"), ("logistic", None, "probability")],
+    ("link", "bounds", "kind", "rule"),
+    [
+        ("identity", (1.0, 5.0), "rating", None),
+        ("identity", None, "rating", None),
+        ("logistic", None, "probability", "weight>=4"),
+    ],
 )
 def test_predictions_are_on_the_scale_of_the_model(
-    tmp_path: Path, link: Any, bounds: tuple[float, float] | None, kind: str
+    tmp_path: Path, link: Any, bounds: tuple[float, float] | None, kind: str, rule: str | None
 ) -> None:
-    """Score plus the user's own, cut to the model's bounds; or a probability, its label true from 0.5 on."""
+    """Score plus the user's own, cut to the model's bounds; or a probability, with its class told."""
 
     def change(model: FactorModel, interactions: Interactions) -> FactorModel:
         offset = np.linspace(-6, 9, len(model.user_offset)).astype(np.float32)
         return dataclasses.replace(model, link=link, bounds=bounds, user_offset=offset)
 
     train = {"model": "bpr", "params": {"factors": 8, "epochs": 3}}
-    service = served(made.published_release(tmp_path, score=asked.SCORE, train=train, change=change))
+    job = {"score": asked.SCORE, "label": "weight >= 4"}
+    service = served(made.published_release(tmp_path, **job, train=train, change=change))
     model = service.published.release.model
     items = made.make_ids(made.N_ITEMS, kind="int64")
     users = [model.user_ids[row] for row in range(0, made.N_USERS, 3)]
@@ -312,6 +346,7 @@ def test_predictions_are_on_the_scale_of_the_model(
         values.append(score + float(model.user_offset[user]))
     assert min(values) < 1
     assert max(values) > 5
+    assert answer.get("label_rule") == rule
     if link == "logistic":
         assert [one["value"] for one in known] == pytest.approx(
             [1 / (1 + np.exp(-value)) for value in values]

@@ -185,7 +185,11 @@ def test_features_that_no_model_knows_are_told(shared: Service) -> None:
         ({"events": [{"item_id": 3, "type": "Purchase"}]}, "unknown_type", "event type 'Purchase' is not"),
         ({"user_id": 0, "categories": ["Commedy"]}, "unknown_category", "did you mean Comedy?"),
         ({"user_id": 0, "k": 1_001}, "k_too_large", "k is 1001; expected at most 1000"),
-        ({"exclude": list(range(10_001))}, "too_many_ids", "10001 ids; expected at most 10000 in all"),
+        (
+            {"exclude": list(range(10_001))},
+            "too_many_ids",
+            "10001 ids and values of features; expected at most 10000",
+        ),
         ({"user_id": 0, "k": "3"}, "invalid_request", "body.k: Input should be a valid integer, found '3'"),
         ({"user_id": 0, "kk": 3}, "invalid_request", "body.kk: Extra inputs are not permitted"),
         ({"user_id": 0.5}, "invalid_request", "body.user_id"),

@@ -98,8 +98,8 @@ def dense_sides(interactions: Interactions, *, ids: str) -> list[np.ndarray]:
 
 
 def started_at(rows: np.ndarray, *, has_ids: bool) -> np.ndarray:
-    """The sums of squares to begin with: beside own features as many as share a feature."""
-    return np.maximum((rows != 0).sum(axis=0), 1) if has_ids else np.ones(rows.shape[1])
+    """The sums of squares to begin with: beside own features the root of how many rows share a feature."""
+    return np.sqrt(np.maximum((rows != 0).sum(axis=0), 1)) if has_ids else np.ones(rows.shape[1])
 
 
 def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -> tuple[np.ndarray, ...]:

@@ -51,7 +51,8 @@ class JobsSettings(StrictModel):
 
 
 class LimitsSettings(StrictModel):
-    """The most that one call may ask for. ids: of users and items that it names; body_bytes: of its body."""
+    """The most that one call may ask for. ids: of users and items that it names, with the values of features;
+    body_bytes: of its body."""
 
     k: int = Field(default=1_000, ge=1, le=10_000)
     ids: int = Field(default=10_000, ge=1, le=1_000_000)

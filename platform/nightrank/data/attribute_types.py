@@ -21,8 +21,8 @@ MOST_WHOLE = 64
 _WHOLE_FLOAT = 2.0**53  # from here on floats have gaps between whole numbers
 
 # As ids: no sign but a minus, no leading zeros, so that 007 stays a text. NaN and infinity in any spelling.
-_WHOLE = r"^-?(0|[1-9][0-9]*)$"
-_NUMBER = r"^(-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|(?i:[-+]?(nan|inf|infinity)))$"
+WHOLE = r"^-?(0|[1-9][0-9]*)$"
+NUMBER = r"^(-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|(?i:[-+]?(nan|inf|infinity)))$"
 _BOOLEAN = r"^(?i:true|false)$"
 _MISSING = pa.array(["", *MISSING_TEXTS], STRING)
 
@@ -74,7 +74,7 @@ def are_missing(trimmed: pa.Array) -> pa.Array:
 
 def are_numbers(trimmed: pa.Array) -> pa.Array:
     """Which of these texts are written as a number is, bool."""
-    return pc.match_substring_regex(trimmed, _NUMBER)
+    return pc.match_substring_regex(trimmed, NUMBER)
 
 
 def as_written(texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
@@ -87,7 +87,7 @@ def as_written(texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     if not len(given) or not pc.all(are_numbers(given)).as_py():
         return texts, None
     numbers = pc.if_else(missing, pa.scalar(None, STRING), texts)
-    if pc.all(pc.match_substring_regex(given, _WHOLE)).as_py():
+    if pc.all(pc.match_substring_regex(given, WHOLE)).as_py():
         try:
             return texts, numbers.cast(INT)
         except pa.ArrowInvalid:  # beyond int64

@@ -18,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
-from nightrank.data.attributes import MISSING_TEXTS, Attribute, Categories, Numbers
+from nightrank.data.attributes import Attribute, Categories, Numbers
+from nightrank.data.feature_values import alike, are_booleans, are_whole, number_of, texts_of
 from nightrank.data.ids import Ids, sorted_ids
 
 if TYPE_CHECKING:
@@ -50,6 +51,15 @@ class FeatureColumn:
         """The feature of every category, counted from the column's first."""
         return {value: place for place, value in enumerate(self.values or ())}
 
+    @cached_property
+    def _forms(self) -> dict[str, bool]:
+        """How the categories are written, which a request's text may be brought to; looked at once."""
+        return {"booleans": are_booleans(self.values or ()), "whole": are_whole(self.values or ())}
+
+    def category(self, text: str) -> str:
+        """The category that a text means, or the text itself where none is."""
+        return text if text in self.places else alike(text, **self._forms)
+
     def deviations(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """How many standard deviations each number is from the mean: not cut, infinite where beyond floats."""
         with np.errstate(over="ignore"):
@@ -77,23 +87,15 @@ class SideFeatures:
     items: Features | None = None
 
 
-def category_text(value: str | int | float | bool) -> str:
-    """A value as the text of a category: true and false, whole numbers without a point, texts as they are."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def encoded(
     columns: Sequence[FeatureColumn], given: Mapping[str, Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
     """Features of one row by column name: their places, int64 (n,), their values, float64 (n,), and what is unknown.
 
-    given: a text, number, boolean, a list of them, or None. Missing is what is so in a table: None, NaN, empty texts
-    and `MISSING_TEXTS`. unknown: the name of a column that there is not or of a number that is none, and name=value
-    for a category that there is not; sorted.
+    given: a text, number, boolean, a list of them, or None. Each is read as in a table: without spaces around it;
+    None, NaN, empty texts and `MISSING_TEXTS` are missing; a number may be a text, as in CSV, or a list of one; true
+    and false are so in any case. unknown: the name of a column that there is not or of a number that is none, and
+    name=value for a category that there is not; sorted.
     """
     places: list[int] = []
     weights: list[float] = []
@@ -102,27 +104,22 @@ def encoded(
     first = 0
     for column in columns:
         value = given.get(column.name)
-        texts = _texts(value)
+        texts = texts_of(value)
         if texts and column.values is None:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(float(value)):
+            number = number_of(value)
+            if number is None:
                 unknown.append(column.name)
-            else:
+            elif not np.isnan(number):
                 places.append(first)
-                weights.append(float(column.standardised(float(value))))
+                weights.append(float(column.standardised(number)))
         elif texts:
+            texts = list(dict.fromkeys(column.category(one) for one in texts))
             known = [column.places[one] for one in texts if one in column.places]
             unknown += [f"{column.name}={one}" for one in texts if one not in column.places]
             places += [first + place for place in known]
             weights += [1.0 / len(known) for _ in known]
         first += column.n_features
     return np.array(places, np.int64), np.array(weights, np.float64), sorted(unknown)
-
-
-def _texts(value: Any) -> list[str]:
-    """What is given of a column as texts, each once, without what is missing."""
-    given = value if isinstance(value, list) else [value]
-    texts = dict.fromkeys(category_text(one).strip() for one in given if one is not None)
-    return [one for one in texts if one and one not in MISSING_TEXTS]
 
 
 def with_features(interactions: Interactions, metadata: Metadata) -> Interactions:

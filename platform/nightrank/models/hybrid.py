@@ -8,11 +8,12 @@ interactions has none of its own: it ranks by its metadata, and is never drawn a
 that nobody has it yet. A new user is the sum of their features (`FactorModel.user_features`). Biases of users order
 nothing and are left out.
 
-Beside own features metadata is held back, or it drowns what sets a row apart. Each of a side's c columns weighs
-1 / c, so all weigh as much as the own one, however many there are: at full weight a row moves c + 1 times as far in a
-step, and is regularised as much less, its sum being made of so many small vectors. And what n rows share starts with
-adaptive rates as after n steps of slope 1: it takes the steps of all of them, and where these agree on nothing they
-add up to those of one row.
+Beside own features metadata is held back, or it drowns what sets a row apart. Each of a side's c columns weighs 1 /
+c, so all weigh as much as the own one, however many there are: at full weight a row moves c + 1 times as far in a
+step, and is regularised as much less, its sum being made of so many small vectors. And what n rows share starts
+with adaptive rates as after sqrt(n) steps of slope 1, since it takes the steps of all of them: where these agree on
+nothing they add up to sqrt(n) times those of one row. From 1 users' metadata unsettles lists, from n genres come
+too late to help (benchmarks/hybrid.py).
 
 An epoch draws as many pairs as there are, each in proportion to its weight (with equal weights each once), so a
 weight says how often a pair happened, as in als and ials; its scale changes nothing. To a pair items are drawn,
@@ -158,7 +159,7 @@ def _squares(rows: csr_matrix, vectors: Floats, *, has_ids: bool) -> Floats:
     if not has_ids:
         return np.ones_like(vectors)
     shared = np.maximum(np.bincount(rows.indices, minlength=len(vectors)), 1)
-    return np.repeat(shared.astype(np.float32)[:, None], vectors.shape[1], axis=1)
+    return np.repeat(np.sqrt(shared).astype(np.float32)[:, None], vectors.shape[1], axis=1)
 
 
 def _start(

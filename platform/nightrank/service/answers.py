@@ -78,7 +78,8 @@ def predictions(release: Release, pairs: Sequence[Pair]) -> dict[str, Any]:
             if kind == "probability":
                 one["label"] = one["value"] >= 0.5
         told.append(one)
-    return {"release": release.id, "kind": kind, "predictions": told}
+    rule = {} if model.card.label is None else {"label_rule": model.card.label}
+    return {"release": release.id, "kind": kind, **rule, "predictions": told}
 
 
 def parse_id(text: str, ids: Ids, *, what: str) -> Id:

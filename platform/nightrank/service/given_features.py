@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightrank.data.features import encoded
+from nightrank.service.feature_schema import MOST_UNKNOWN
 from nightrank.service.prepared import Prepared
+
+MOST_LETTERS = 80  # of a name that is told
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,22 @@ class GivenFeatures:
     @classmethod
     def of(cls, prepared: Prepared, features: Mapping[str, Any]) -> GivenFeatures:
         """Of a request's features by column. A model without any knows none of them."""
-        if prepared.features is None or not features:
-            return cls(None, sorted(features))
+        if prepared.features is None:
+            return cls(None, encoded((), features)[2])
         return cls(*prepared.features.vector_of(features))
 
     def summed(self) -> NDArray[np.float32] | None:
         """The vector to rank by, float32 (1, d); None where nothing is known."""
         return None if self.vector is None else self.vector[None, :]
 
-    def told(self) -> dict[str, list[str]]:
-        """The field of the answer that names what is unknown, left out where nothing is."""
-        return {"unknown_features": self.unknown} if self.unknown else {}
+    def told(self) -> dict[str, Any]:
+        """The fields of the answer that name what is unknown and count what is not named, left out where none is.
+
+        Bounded, so that no answer is longer than what was asked by much.
+        """
+        fields: dict[str, Any] = {}
+        if self.unknown:
+            fields["unknown_features"] = [name[:MOST_LETTERS] for name in self.unknown[:MOST_UNKNOWN]]
+        if len(self.unknown) > MOST_UNKNOWN:
+            fields["more_unknown_features"] = len(self.unknown) - MOST_UNKNOWN
+        return fields

@@ -32,6 +32,7 @@ ANSWERING = 8  # threads; more than CPUs, as with partitions of their own they w
 WAITING = 64
 # Places, ids and features: with so many, a request is answered where it is read, if the catalogue is ranked quickly.
 FEW = 100
+NAMES = "names {} ids and values of features"
 Answer = TypeVar("Answer")
 
 
@@ -54,25 +55,25 @@ class Lists:
             if plain is not None:
                 return Page(JSON, plain, source="precomputed")
         asked = asked_in_url(release, call.path["user_id"], query)
-        self._check_ids(_ids_in(asked))
+        self._check_ids(_named_in(asked), what=NAMES)
         return await self._one(prepared, asked, k)
 
     async def recommendations(self, call: Call) -> dict[str, Any]:
         """POST /v1/recommendations: one request, or a batch of them."""
         prepared, asked = held(self.holder), call.body.root
         if isinstance(asked, Batch):
-            self._check_ids(sum(_ids_in(one) for one in asked.requests))
-            self._check_ids(sum(one.k or DEFAULT_K for one in asked.requests), what="asks for")
+            self._check_ids(sum(_named_in(one) for one in asked.requests), what=NAMES)
+            self._check_ids(sum(one.k or DEFAULT_K for one in asked.requests), what="asks for {} ids")
             responses = await self._ranked(lambda: self._each(prepared, asked))
             for one in responses:
                 if "source" in one:
                     self.meters.recommended(one["source"])
             return {"responses": responses}
-        self._check_ids(_ids_in(asked))
+        self._check_ids(_named_in(asked), what=NAMES)
         return await self._one(prepared, asked, self._k(asked.k))
 
     async def _one(self, prepared: Prepared, asked: Context, k: int) -> dict[str, Any]:
-        if prepared.is_quick and not asked.events and max(k, _ids_in(asked), _features_in(asked)) <= FEW:
+        if prepared.is_quick and not asked.events and max(k, _named_in(asked)) <= FEW:
             return recommend(prepared, asked, k=k)
         return await self._ranked(lambda: recommend(prepared, asked, k=k))
 
@@ -113,7 +114,7 @@ class Lists:
     async def predictions(self, call: Call) -> dict[str, Any]:
         """POST /v1/predictions."""
         release, asked = held(self.holder).release, call.body
-        self._check_ids(2 * len(asked.pairs))
+        self._check_ids(2 * len(asked.pairs), what="names {} ids")
         return await self._looked_up(lambda: answers.predictions(release, asked.pairs))
 
     async def _looked_up(self, answer: Callable[[], Answer]) -> Answer:
@@ -140,10 +141,10 @@ class Lists:
             raise RequestError(422, "k_too_large", f"k is {k}; expected at most {self.limits.k}")
         return k
 
-    def _check_ids(self, found: int, *, what: str = "names") -> None:
+    def _check_ids(self, found: int, *, what: str) -> None:
         most = self.limits.ids
         if found > most:
-            text = f"the request {what} {found} ids; expected at most {most} in all"
+            text = f"the request {what.format(found)}; expected at most {most} in all"
             raise RequestError(422, "too_many_ids", text)
 
 
@@ -155,10 +156,8 @@ def held(holder: ReleaseHolder) -> Prepared:
     return holder.prepared
 
 
-def _ids_in(asked: Context) -> int:
+def _named_in(asked: Context) -> int:
+    """Ids and values of features."""
     named = len(asked.exclude) + len(asked.events) + len(asked.candidates or ())
-    return named + (asked.user_id is not None)
-
-
-def _features_in(asked: Context) -> int:
-    return sum(len(one) if isinstance(one, list) else 1 for one in asked.features.values())
+    values = sum(max(1, len(one)) if isinstance(one, list) else 1 for one in asked.features.values())
+    return named + values + (asked.user_id is not None)

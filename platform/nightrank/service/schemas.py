@@ -10,12 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, field_validator
 
+from nightrank.service.feature_schema import MOST_FEATURES, MOST_UNKNOWN, Feature
+
 Id = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | str
 Source = Literal["precomputed", "live", "fold_in", "features", "popular"]
-Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-FeatureValue = bool | Whole | float | str
-Feature = FeatureValue | Annotated[list[FeatureValue], Field(max_length=1_000, fail_fast=True)] | None
-MOST_FEATURES = 1_000
 
 
 class Asked(BaseModel):
@@ -132,7 +130,12 @@ class Recommendations(BaseModel):
     items: list[RankedItem]
     unknown_items: list[Id] = Field(default=[], description="candidates and events the release does not know")
     unknown_features: list[str] = Field(
-        default=[], description="features that say nothing here: a column, or column=value"
+        default=[],
+        max_length=MOST_UNKNOWN,
+        description="features that say nothing here: a column, or column=value, cut at 80 characters",
+    )
+    more_unknown_features: int | None = Field(
+        default=None, description="how many more of them there are; left out where all are named"
     )
 
 
@@ -198,6 +201,11 @@ class Predictions(BaseModel):
 
     release: str
     kind: Literal["rating", "probability", "score"]
+    label_rule: str | None = Field(
+        default=None,
+        description="of probabilities: which weights make the class, such as weight>=4; "
+        "left out for others, and in releases made before it was kept",
+    )
     predictions: list[Prediction]
 
 
