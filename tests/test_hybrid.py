@@ -97,11 +97,6 @@ def dense_sides(interactions: Interactions, *, ids: str) -> list[np.ndarray]:
     return sides
 
 
-def started_at(rows: np.ndarray, *, has_ids: bool) -> np.ndarray:
-    """The sums of squares to begin with: beside own features the root of how many rows share a feature."""
-    return np.sqrt(np.maximum((rows != 0).sum(axis=0), 1)) if has_ids else np.ones(rows.shape[1])
-
-
 def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -> tuple[np.ndarray, ...]:
     """Users, items and biases by plain loops over pairs and dense features, in float64, with the same draws."""
     params = PARAMS | change
@@ -115,12 +110,7 @@ def looped(interactions: Interactions, *, seed: int, size: int, **change: Any) -
         for side in sides
     ]
     tables[1] = np.hstack([tables[1], np.zeros((len(tables[1]), 1))])
-    squares = [
-        np.ones_like(table) * started_at(side[rows], has_ids=params["ids"] in ("both", name))[:, None]
-        for name, table, side, rows in zip(
-            ("users", "items"), tables, sides, (held.any(1), pool), strict=True
-        )
-    ]
+    squares = [np.ones_like(table) for table in tables]
     order, owners = np.empty(matrix.nnz, np.int32), interactions.pair_users()
 
     def move(side: int, slopes: np.ndarray, values: np.ndarray) -> None:

@@ -71,11 +71,12 @@ def test_shares_are_consecutive_and_even() -> None:
 def test_threads_are_kept_and_shared_by_callers() -> None:
     """Protects the service: queries at once neither mix their answers nor start threads of their own."""
     rng = np.random.default_rng(3)
+    before = set(threading.enumerate())  # another test's index may not be collected yet
     users, items = gaussian(rng, 60, 8), gaussian(rng, 3_000, 8)
     index, expected = PartitionedIndex(items, partitions=4, threads=3), ItemIndex(items).top_k(users, 10)
     with ThreadPoolExecutor(4) as callers:
         found = list(callers.map(lambda n: index.top_k(users[n : n + 1], 10), range(60)))
-        names = [thread.name for thread in threading.enumerate()]
+        names = [thread.name for thread in set(threading.enumerate()) - before]
     for n, one in enumerate(found):
         assert_same(one, expected.rows(slice(n, n + 1)))
     assert len([name for name in names if name.startswith("nightrank-share")]) <= 2

@@ -99,7 +99,7 @@ def _problem(interactions: Interactions, params: Params, how: Fitting) -> tuple[
         check_classes(examples.data, rule=how.label)
     else:
         low, scale = rating_scale(matrix.data)
-        targets = ((matrix.data.astype(np.float64) - low) / scale).astype(np.float32)
+        targets = (matrix.data - np.float32(low)) / np.float32(scale)
         examples = csr_matrix((targets, matrix.indices, matrix.indptr), shape=matrix.shape)
     return Problem.of(examples, known=features, is_label=is_label), low, scale
 

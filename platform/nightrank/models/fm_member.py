@@ -23,6 +23,7 @@ from scipy.sparse import csr_matrix
 
 from nightrank.compiled import read_only
 from nightrank.data.features import Features, SideFeatures
+from nightrank.data.grouping import occurrences
 from nightrank.models.fm_steps import Examples, Layout, Memory, Own, Posterior, Steps, add_features, epoch
 
 Doubles = NDArray[np.float64]
@@ -126,7 +127,7 @@ class Member:
         start = np.zeros((factors + 1, n_items), np.float32)
         start[1:] = rng.normal(0.0, SPREAD, (factors, n_items))
         nobody = np.zeros((factors + 1, n_users), np.float32)
-        occurring = np.diff(offsets) > 0, np.bincount(items, minlength=n_items) > 0
+        occurring = np.diff(offsets) > 0, occurrences(items, n_items) > 0
         self.users = Side(problem.users, occurring[0], factors=factors, start=nobody)
         self.items = Side(problem.items, occurring[1], factors=factors, start=start)
         self.problem, self.weights = problem, problem.examples.weights
@@ -155,7 +156,7 @@ class Member:
         if self.problem.is_label:
             self._reweigh(((self.problem.targets - 0.5) / self.weights - self.residuals).astype(np.float64))
         else:
-            squares = np.square(self.residuals, dtype=np.float64).sum()
+            squares = np.einsum("i,i->", self.residuals, self.residuals, dtype=np.float64)
             self.noise = float((squares + self.memory.variance.sum()) / len(self.residuals))
         self.progress += rate
         if self.progress > WARM:
@@ -163,8 +164,9 @@ class Member:
             items.learn_priors(rate)
 
     def _centre(self) -> None:
-        weights = self.weights.astype(np.float64)
-        step = float(np.dot(weights, self.residuals) / weights.sum())
+        weights, residuals = self.weights, self.residuals
+        total = weights.sum(dtype=np.float64)
+        step = float(np.einsum("i,i->", weights, residuals, dtype=np.float64) / total)
         self.offset += step
         self.residuals -= np.float32(step)
 

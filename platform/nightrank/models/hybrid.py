@@ -8,12 +8,9 @@ interactions has none of its own: it ranks by its metadata, and is never drawn a
 that nobody has it yet. A new user is the sum of their features (`FactorModel.user_features`). Biases of users order
 nothing and are left out.
 
-Beside own features metadata is held back, or it drowns what sets a row apart. Each of a side's c columns weighs 1 /
-c, so all weigh as much as the own one, however many there are: at full weight a row moves c + 1 times as far in a
-step, and is regularised as much less, its sum being made of so many small vectors. And what n rows share starts
-with adaptive rates as after sqrt(n) steps of slope 1, since it takes the steps of all of them: where these agree on
-nothing they add up to sqrt(n) times those of one row. From 1 users' metadata unsettles lists, from n genres come
-too late to help (benchmarks/hybrid.py).
+Beside own features each of a side's c columns weighs 1 / c, so that all of the metadata weighs as much as the own
+one, however many columns there are: at full weight a row moves c + 1 times as far in a step, and is regularised as
+much less, its sum being made of so many small vectors, which drowns what sets it apart.
 
 An epoch draws as many pairs as there are, each in proportion to its weight (with equal weights each once), so a
 weight says how often a pair happened, as in als and ials; its scale changes nothing. To a pair items are drawn,
@@ -29,10 +26,10 @@ coordinate that it touches, so a rare feature is not worn down by others' steps.
 Source: Kula, "Metadata embeddings for user and item cold-start recommendations", CBRecSys 2015 (the model; his
 library LightFM for the start, the adaptive rates and MOST); Weston, Bengio, Usunier, "WSABIE: Scaling up to large
 vocabulary image annotation", IJCAI 2011 (WARP); Rendle et al., "BPR", UAI 2009. We differ: L is divided by its
-largest value, so that rates mean the same with both losses; metadata is held back; a feature that two items share
-takes no step, where LightFM makes two that all but cancel; weights are drawn by and do not scale steps, so none is
-too large for the rate. Neither LightFM nor its forks are used: their threads race, so with two of them no fit can be
-repeated.
+largest value, so that rates mean the same with both losses; metadata weighs by columns; a feature that two items
+share takes no step, where LightFM makes two that all but cancel; weights are drawn by and do not scale steps, so
+none is too large for the rate. Neither LightFM nor its forks are used: their threads race, so with two of them no
+fit can be repeated.
 
 The model depends on seed and data, not on threads, nor on the order of events. A model trained on samples has no
 problem of its own to solve for one user, so there is no fold-in of events; a warm start is for ids alone, since a
@@ -91,8 +88,7 @@ def _task(interactions: Interactions, params: Params, how: Fitting) -> Task:
     features = interactions.features or SideFeatures()
     matrix, ids, d = interactions.user_items, str(params["ids"]), int(params["factors"])
     occurring = np.flatnonzero(interactions.item_counts).astype(np.int32)
-    everybody = np.arange(matrix.shape[0])
-    users = _side("users", features.users, own=everybody, n=matrix.shape[0], ids=ids)
+    users = _side("users", features.users, own=np.arange(matrix.shape[0]), n=matrix.shape[0], ids=ids)
     items = _side("items", features.items, own=occurring, n=matrix.shape[1], ids=ids)
     vectors = _start(interactions, how, widths=(d, d + 1), n_features=(users.shape[1], items.shape[1]))
     order = np.empty(matrix.nnz, dtype=np.int32 if matrix.nnz <= np.iinfo(np.int32).max else np.int64)
@@ -100,8 +96,8 @@ def _task(interactions: Interactions, params: Params, how: Fitting) -> Task:
     return Task(
         users=_rows(users),
         items=_rows(items),
-        user_table=Table(vectors[0], _squares(users[everybody], vectors[0], has_ids=_has_ids("users", ids))),
-        item_table=Table(vectors[1], _squares(items[occurring], vectors[1], has_ids=_has_ids("items", ids))),
+        user_table=Table(vectors[0], np.ones_like(vectors[0])),
+        item_table=Table(vectors[1], np.ones_like(vectors[1])),
         pairs=Pairs(
             offsets=read_only(matrix.indptr, np.int64),
             items=read_only(matrix.indices, np.int32),
@@ -152,14 +148,6 @@ def _has_ids(name: str, ids: str) -> bool:
 def _weight(name: str, known: Features, ids: str) -> np.float32:
     """What the side's metadata counts: beside ids a share of 1 for each column."""
     return np.float32(1 / max(len(known.columns), 1) if _has_ids(name, ids) else 1)
-
-
-def _squares(rows: csr_matrix, vectors: Floats, *, has_ids: bool) -> Floats:
-    """The AdaGrad sums to begin with, one for every coordinate. rows: those with interactions."""
-    if not has_ids:
-        return np.ones_like(vectors)
-    shared = np.maximum(np.bincount(rows.indices, minlength=len(vectors)), 1)
-    return np.repeat(np.sqrt(shared).astype(np.float32)[:, None], vectors.shape[1], axis=1)
 
 
 def _start(
