@@ -48,7 +48,7 @@ JOB: dict[str, Any] = {
     "split": {"kind": "random_mask", "share": 0.2},
 }
 # fm and svd predict ratings, and there are none.
-SEARCHED = {name: space for name, space in MODELS.items() if name not in ("fm", "svd")}
+SEARCHED = {name: space for name, space in MODELS.items() if name not in ("fm", "hybrid", "svd")}
 # `implicit`'s own defaults
 LIBRARY: dict[str, Value] = {"factors": 100, "reg": 0.01, "alpha": 1.0, "epochs": 15}
 COLUMNS = {"weight": "weight", "time": "timestamp"}  # of the made events
