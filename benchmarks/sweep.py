@@ -47,7 +47,7 @@ JOB: dict[str, Any] = {
     "events": {"dataset": "movielens-100k", "columns": {"weight": None}},
     "split": {"kind": "random_mask", "share": 0.2},
 }
-# fm and svd predict ratings, and there are none.
+# fm and svd predict ratings, and there are none; hybrid knows metadata, which the others do not.
 SEARCHED = {name: space for name, space in MODELS.items() if name not in ("fm", "hybrid", "svd")}
 # `implicit`'s own defaults
 LIBRARY: dict[str, Value] = {"factors": 100, "reg": 0.01, "alpha": 1.0, "epochs": 15}
