@@ -123,11 +123,11 @@ def night(config: Path, *overrides: str) -> Service:
     return service
 
 
-def predicted(service: Service, user: int, items: list[int]) -> tuple[str, list[dict[str, Any]]]:
-    """What the values are, and each pair's."""
+def predicted(service: Service, user: int, items: list[int]) -> dict[str, Any]:
+    """The answer on a user and some items."""
     body = {"pairs": [{"user_id": user, "item_id": item} for item in items]}
-    found = service.post("/v1/predictions", body).json()
-    return found["kind"], found["predictions"]
+    answer: dict[str, Any] = service.post("/v1/predictions", body).json()
+    return answer
 
 
 def items_of(answer: dict[str, Any]) -> list[int]:
@@ -189,7 +189,7 @@ def test_svd_service() -> None:
     answer = service.get(user_path(1), k=N_ITEMS).json()
     assert answer["source"] == "precomputed"
     assert sorted(items_of(answer) + items_of(history)) == list(range(1, N_ITEMS))  # nobody rated the last
-    assert predicted(service, 1, [1])[0] == "rating"
+    assert predicted(service, 1, [1])["kind"] == "rating"
     (text,) = re.findall(r'`(\{"stage"[^`]*)`', PAGE)
     assert settings_of(JobRequest.model_validate_json(text).overrides)
 
@@ -197,14 +197,16 @@ def test_svd_service() -> None:
 def test_fm_classifier() -> None:
     """Probability and label of a pair; likes are told from dislikes."""
     service = night(small("fm-classifier"), "train.params.factors=8", "train.params.epochs=20")
-    kind, found = predicted(service, 1, list(range(1, N_ITEMS - 1)))
-    assert kind == "probability"
+    answer = predicted(service, 1, list(range(1, N_ITEMS - 1)))
+    found = answer["predictions"]
+    assert (answer["kind"], answer["label_rule"]) == ("probability", "weight>=4")
     assert [one["label"] for one in found] == [one["value"] >= 0.5 for one in found]
     liked = [one["item_id"] for one in found if one["label"]]
     assert len(liked) > 10
     assert all(item % 2 for item in liked)
-    (said,) = blocks(PAGE, "json prediction")
-    assert [list(one) for one in json.loads(said)["predictions"]] == [list(one) for one in found[:2]]
+    (said,) = map(json.loads, blocks(PAGE, "json prediction"))
+    assert list(said) == list(answer)
+    assert [list(one) for one in said["predictions"]] == [list(one) for one in found[:2]]
 
 
 def test_fm_metadata_on_the_files_of_movielens_1m() -> None:
@@ -219,9 +221,9 @@ def test_fm_metadata_on_the_files_of_movielens_1m() -> None:
         (said,) = map(json.loads, blocks(PAGE, "json answer"))
         assert list(said) == list(answer)
         assert list(said["items"][0]) == list(answer["items"][0])
-    kind, found = predicted(service, 2, list(range(1, N_ITEMS)))
-    assert kind == "rating"
-    assert all(1 <= one["value"] <= 5 for one in found)
+    answer = predicted(service, 2, list(range(1, N_ITEMS)))
+    assert answer["kind"] == "rating"
+    assert all(1 <= one["value"] <= 5 for one in answer["predictions"])
     similar = service.get(item_path(3), k=3).json()
     assert all(item % 2 for item in items_of(similar))
     assert {one["title"] for one in similar["items"]} <= {f"Amélie: {n} (2001)" for n in range(N_ITEMS)}

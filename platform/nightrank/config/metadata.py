@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightrank.config.events import ColumnName
 from nightrank.config.locations import check_local
@@ -18,6 +18,7 @@ from nightrank.config.problems import Problem, ProblemsError, shown
 from nightrank.config.strict import StrictModel
 
 SEPARATOR = "|"
+LocalPath = Annotated[str, AfterValidator(check_local)]
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,11 @@ DATASET_ITEMS: Mapping[str, SideColumns] = {
 class ItemsConfig(StrictModel):
     """Titles, categories and features of the catalogue; its id column is called as in the events."""
 
-    path: str
+    path: LocalPath
     title: ColumnName | None = None
     categories: ColumnName | None = None
     separator: Annotated[str, Field(min_length=1)] = SEPARATOR
     features: list[ColumnName] = Field(default_factory=list)
-
-    @field_validator("path")
-    @classmethod
-    def _local(cls, value: str) -> str:
-        return check_local(value)
 
     @field_validator("features")
     @classmethod
@@ -77,14 +73,9 @@ class ItemsConfig(StrictModel):
 class UsersConfig(StrictModel):
     """Features of the users; the id column is called as in the events."""
 
-    path: str
+    path: LocalPath
     features: list[ColumnName]
     separator: Annotated[str, Field(min_length=1)] = SEPARATOR
-
-    @field_validator("path")
-    @classmethod
-    def _local(cls, value: str) -> str:
-        return check_local(value)
 
     @field_validator("features")
     @classmethod

@@ -30,9 +30,8 @@ Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
 # What a factor's prior is before it is learned, and in which spread its items' ids begin. Of targets of variance 1.
 PRECISION, SPREAD = 5.0, 0.1
-WARM = (
-    5.0  # whole steps before priors are learned: from random numbers they would learn that nothing is there
-)
+# Whole steps before priors are learned: from random numbers they would learn that nothing is there.
+WARM = 5.0
 _SHAPE, _RATE = 1.0, 0.01  # of the Gamma hyperprior: two more features whose squares have a mean of 0.01
 
 
