@@ -65,9 +65,11 @@ def test_an_asked_port_that_is_taken_is_refused(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_port_that_another_cluster_holds_is_not_available() -> None:
     """It takes the port minutes after its start: until then nobody listens there."""
+    with socket.socket() as probe:  # a port that no connection of a cluster beside these tests has
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+        holder.bind(("127.0.0.1", port))
         assert ports.is_free(port)
         assert not ports.is_available(port)
     assert ports.is_available(port)
